@@ -1,0 +1,25 @@
+"""Errors that are somebody's to mend: one sentence for them, and the HTTP status that a server answers with."""
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done; the message is one sentence that says what is wrong."""
+
+    status = 400
+
+
+class NotFound(UserError):
+    """There is no such image, label, model or session."""
+
+    status = 404
+
+
+class Conflict(UserError):
+    """It cannot be done in the present state: a training already runs, a model has no weights yet."""
+
+    status = 409
+
+
+class StorageFull(UserError):
+    """The disk is full; nothing was written."""
+
+    status = 507
