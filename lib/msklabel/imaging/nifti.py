@@ -1,0 +1,57 @@
+"""Tell whether a NIfTI file is whole: ITK reads a file that is cut off as if the missing voxels were zeros."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+
+from msklabel.imaging.scan import ImageError
+
+_HEADER_BYTES = 348
+_CHUNK_BYTES = 2**22
+
+
+def require_whole(path: Path) -> None:
+    """Raise ImageError if a ``.nii`` or ``.nii.gz`` file holds fewer bytes than its header says.
+
+    The length that gzip notes at its end is compared first; only where that does not agree (a damaged file, or one of
+    several gzip members) is the whole file decompressed and its checksum verified.
+    """
+    try:
+        if path.name.lower().endswith(".gz"):
+            with gzip.open(path) as stream:
+                expected = _expected_bytes(stream.read(_HEADER_BYTES))
+            whole = _noted_bytes(path) == expected % 2**32 or _decompressed_bytes(path) >= expected
+        else:
+            with path.open("rb") as stream:
+                expected = _expected_bytes(stream.read(_HEADER_BYTES))
+            whole = path.stat().st_size >= expected
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+        raise ImageError(f"{path.name}: cannot be read as an image; the file is damaged or cut off") from error
+    if not whole:
+        raise ImageError(f"{path.name}: cannot be read as an image; the file is cut off")
+
+
+def _expected_bytes(header: bytes) -> int:
+    order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+    dims = struct.unpack(order + "8h", header[40:56])
+    bits = struct.unpack(order + "h", header[72:74])[0]
+    offset = int(struct.unpack(order + "f", header[108:112])[0])
+    return offset + prod(max(n, 1) for n in dims[1 : 1 + max(dims[0], 0)]) * bits // 8
+
+
+def _noted_bytes(path: Path) -> int:
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        return int(struct.unpack("<I", stream.read(4))[0])
+
+
+def _decompressed_bytes(path: Path) -> int:
+    total = 0
+    with gzip.open(path) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            total += len(chunk)
+    return total

@@ -1,0 +1,113 @@
+"""Read a scan or a label map from NIfTI, NRRD, MetaImage, one DICOM file or a folder of one DICOM series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msklabel.imaging.dicom import series_files
+from msklabel.imaging.geometry import from_lps
+from msklabel.imaging.nifti import require_whole
+from msklabel.imaging.scan import ImageError, LabelMap, Scan
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+_FACTS = {
+    "0008|0060": "modality",
+    "0010|0020": "patient",
+    "0008|0080": "site",
+    "0008|103e": "series",
+    "0020|000d": "StudyInstanceUID",
+    "0020|000e": "SeriesInstanceUID",
+}
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a file which :func:`read_scan` may be able to read."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def without_suffix(name: str) -> str:
+    """File name without its image suffix; ``scan.nii.gz`` gives ``scan``."""
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def read_scan(path: str | Path) -> Scan:
+    """Read a scan with its geometry.
+
+    Args:
+        path: A file, or a folder that holds the files of one DICOM series.
+
+    Returns:
+        The scan, voxels as stored (rescaled to HU for DICOM CT), a fourth dimension as channels.
+
+    Raises:
+        ImageError: If it is no image, damaged, not a regular volume, or its values are not all finite.
+    """
+    path = Path(path)
+    image = _load(path)
+    array, affine = _unpack(image, path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ImageError(f"{path.name}: some voxels are not finite numbers")
+    facts = {name: image.GetMetaData(tag).strip() for tag, name in _FACTS.items() if image.HasMetaDataKey(tag)}
+    return Scan(array, affine, facts)
+
+
+def read_labels(path: str | Path) -> LabelMap:
+    """Read a label map with its geometry.
+
+    Raises:
+        ImageError: If it is no image, has several channels, or holds values that are no whole numbers from 0 to 255.
+    """
+    path = Path(path)
+    array, affine = _unpack(_load(path), path)
+    if len(array) != 1:
+        raise ImageError(f"{path.name}: a label map has one channel, this has {len(array)}")
+    labels = array[0].astype(np.uint8)
+    if not np.array_equal(labels, array[0]):
+        raise ImageError(f"{path.name}: label values must be whole numbers from 0 to 255")
+    return LabelMap(labels, affine)
+
+
+def _load(path: Path) -> sitk.Image:
+    if not path.exists():
+        raise ImageError(f"{path.name}: no such file")
+    try:
+        if path.is_dir():
+            reader = sitk.ImageSeriesReader()
+            reader.SetFileNames(series_files(path))
+            reader.MetaDataDictionaryArrayUpdateOn()
+            image = reader.Execute()
+            for tag in _FACTS:
+                if reader.HasMetaDataKey(0, tag):
+                    image.SetMetaData(tag, reader.GetMetaData(0, tag))
+            return image
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            require_whole(path)
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ImageError(f"{path.name}: cannot be read as an image; it may be damaged or of another kind") from error
+
+
+def _unpack(image: sitk.Image, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (C, X, Y, Z) and RAS affine of an ITK image; a 2D image becomes one slice."""
+    if image.GetDimension() == 2:
+        image = sitk.JoinSeries(image)
+    components = image.GetNumberOfComponentsPerPixel()
+    array = sitk.GetArrayFromImage(image)
+    if image.GetDimension() == 4 and components == 1:
+        array = array.transpose(0, 3, 2, 1)
+    elif image.GetDimension() == 3:
+        array = array.transpose(3, 2, 1, 0) if components > 1 else array.transpose(2, 1, 0)[None]
+    else:
+        raise ImageError(f"{path.name}: expected 2, 3 or 4 dimensions, got {image.GetDimension()}")
+    if 0 in array.shape:
+        raise ImageError(f"{path.name}: the image has no voxels")
+    direction = np.asarray(image.GetDirection()).reshape([image.GetDimension()] * 2)[:3, :3]
+    affine = from_lps(image.GetOrigin()[:3], image.GetSpacing()[:3], tuple(direction.ravel()))
+    return array, affine

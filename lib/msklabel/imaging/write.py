@@ -1,0 +1,81 @@
+"""Write a label map with its exact geometry, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from msklabel.imaging.geometry import to_lps
+from msklabel.imaging.read import SUFFIXES, without_suffix
+from msklabel.imaging.scan import LabelMap
+from msklabel.system import Label
+
+
+def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label] | None = None) -> None:
+    """Write a label map; the file appears under its name only when it is complete and on disk.
+
+    Args:
+        path: Its suffix chooses the format. NRRD files carry names, colours and codes of the segments as 3D Slicer
+            reads them.
+        labels: The voxels and their place.
+        scheme: The labels by name, for NRRD.
+
+    Raises:
+        ValueError: If the suffix is none that can be written.
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    suffix = path.name[len(without_suffix(path.name)) :].lower()
+    if suffix not in SUFFIXES or suffix in (".dcm", ".nhdr", ".mhd"):
+        raise ValueError(f"{path.name}: cannot write this format; use .nii.gz or .nrrd")
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.array.transpose(2, 1, 0)))
+    origin, spacing, direction = to_lps(labels.affine)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    if suffix == ".nrrd" and scheme:
+        for key, value in _segments(labels, scheme).items():
+            image.SetMetaData(key, value)
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        sitk.WriteImage(image, temporary, useCompression=True, compressionLevel=1)
+        _flush(Path(temporary))
+        Path(temporary).replace(path)
+        _flush(path.parent)
+    except RuntimeError as error:
+        raise OSError(f"{path.name}: could not be written; the disk may be full") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _segments(labels: LabelMap, scheme: Mapping[str, Label]) -> dict[str, str]:
+    """Segment fields of a Slicer ``.seg.nrrd`` header."""
+    extent = " ".join(f"0 {n - 1}" for n in labels.array.shape)
+    fields = {"Segmentation_MasterRepresentation": "Binary labelmap"}
+    for number, (name, label) in enumerate(scheme.items()):
+        designator, value = label.code.split(":")
+        key = f"Segment{number}"
+        fields |= {
+            f"{key}_ID": name,
+            f"{key}_Name": name,
+            f"{key}_LabelValue": str(label.index),
+            f"{key}_Layer": "0",
+            f"{key}_Extent": extent,
+            f"{key}_Color": " ".join(f"{part / 255:.6f}" for part in label.color),
+            f"{key}_Tags": f"TerminologyEntry:Segmentation category and type - {designator}~{value}~{name}|",
+        }
+    return fields
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
