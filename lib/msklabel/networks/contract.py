@@ -1,0 +1,32 @@
+"""What every network builder is told about its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Input:
+    """Shape of what goes in and comes out.
+
+    Attributes:
+        channels: Input channels.
+        classes: Classes, background included.
+        patch_voxels: Size of the input along each axis; two or three axes.
+    """
+
+    channels: int
+    classes: int
+    patch_voxels: tuple[int, ...]
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return len(self.patch_voxels)
+
+    def require_multiple_of(self, strides: Sequence[int]) -> None:
+        """Raise ValueError unless the patch divides by the network's total stride along each axis."""
+        wrong = [n for n, stride in zip(self.patch_voxels, strides, strict=True) if n % stride]
+        if wrong:
+            raise ValueError(f"patch_voxels {list(self.patch_voxels)} must be a multiple of {list(strides)}")

@@ -1,0 +1,1 @@
+"""Deterministic pre-processing, augmentation and post-processing: arrays in, arrays out."""
