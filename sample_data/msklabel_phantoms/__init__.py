@@ -1,0 +1,1 @@
+"""Seeded synthetic scans with true labels, for tests, demonstrations and benchmarks."""

@@ -1,0 +1,27 @@
+"""Which system has which phantom generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msklabel_phantoms.hip_ct import generate_hip_ct
+from msklabel_phantoms.phantom import Phantom
+
+# Each takes a numpy.random.Generator and, by keyword, shape and spacing_mm.
+Generator = Callable[..., Phantom]
+
+GENERATORS: dict[str, Generator] = {
+    "hip_tissue_ct": generate_hip_ct,
+}
+
+
+def generator_of(system: str) -> Generator:
+    """Return the generator of a system's phantoms.
+
+    Raises:
+        ValueError: There is none; names those there are.
+    """
+    try:
+        return GENERATORS[system]
+    except KeyError:
+        raise ValueError(f"no phantom for system {system!r}; there are: {', '.join(sorted(GENERATORS))}") from None
