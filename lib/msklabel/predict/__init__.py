@@ -1,0 +1,1 @@
+"""Prediction: from a scan to a label map."""
