@@ -1,0 +1,1 @@
+"""Training: data split, losses, trainer, gate, model versions."""

@@ -1,0 +1,255 @@
+"""MONAI Label's TrainTask: train on the submitted labels, store a version, publish it if it is not worse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import Any, Protocol
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+from numpy.typing import NDArray
+
+from msklabel.errors import UserError
+from msklabel.imaging import Scan, read_labels, read_scan
+from msklabel.learn.evaluate import case_dice, label_means, mean_dice
+from msklabel.learn.samples import Case
+from msklabel.learn.split import is_validation
+from msklabel.learn.trainer import Report, Stopped, Trainer
+from msklabel.learn.versions import Version, Versions
+from msklabel.networks import Weights, build_network, load_weights
+from msklabel.predict.engine import Engine
+from msklabel.system import System
+
+logger = logging.getLogger(__name__)
+
+
+class Pair(Protocol):
+    """A labelled scan in the datastore."""
+
+    image_id: str
+    patient: str
+    image: Path
+    label: Path
+    sha256: str
+
+
+class SystemTrainTask(TrainTask):
+    """Train one system on the newest label of each scan.
+
+    Args:
+        system: The system.
+        versions: Where versions are kept; a running training keeps its checkpoint there too.
+        pairs: Lists what is labelled for the system now.
+        device: Where to train; a GPU where there is one by default.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        versions: Versions,
+        pairs: Callable[[str], Sequence[Pair]],
+        device: str | None = None,
+    ) -> None:
+        super().__init__(f"Train {system.title} ({system.network.name}, {system.profile} profile) on submitted labels")
+        self.system = system
+        self.versions = versions
+        self.pairs = pairs
+        self.device = device
+        self.folder = versions.root / system.name / "training"
+
+    def config(self) -> dict[str, Any]:
+        """Options that a client may set: ``max_epochs``, ``from_scratch``, ``seed``."""
+        return {"max_epochs": self.system.train.epochs, "from_scratch": False, "seed": 0}
+
+    def stats(self) -> dict[str, Any]:
+        """Progress of the running or the last training, as clients show it; empty before the first."""
+        try:
+            return json.loads((self.folder.parent / "training.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; goes on from the checkpoint where the same training was stopped or killed.
+
+        Raises:
+            UserError: If nothing is labelled yet, an option is wrong, or the training diverges.
+        """
+        epochs, seed = _whole(request, "max_epochs", self.system.train.epochs), _whole(request, "seed", 0, lowest=0)
+        pairs = self.pairs(self.system.name)
+        training = [pair for pair in pairs if not is_validation(pair.patient)]
+        validation = [pair for pair in pairs if is_validation(pair.patient)]
+        if not training:
+            waiting = f"; {len(validation)} labelled scan(s) are kept for validation" if validation else ""
+            raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}")
+        serving = None if request.get("from_scratch") else self._serving()
+        plan = {
+            "fingerprint": self.system.fingerprint,
+            "labels": sorted(pair.sha256 for pair in pairs),
+            "base": serving,
+            "epochs": epochs,
+            "seed": seed,
+        }
+        self._keep_or_clear(plan)
+        weights = self.versions.weights(self.system, serving) if serving else None
+        trainer = Trainer(self.system, self.folder, weights, self.device, epochs, seed)
+        cases = [_case(pair) for pair in training]
+        held_out = [_case(pair) for pair in validation]
+        stop = _StopOnSignal()
+        try:
+            best = trainer(cases, held_out, self._report, stop.asked)
+        except Stopped:
+            logger.info("%s: stopped after epoch %d; starts from there again", self.system.name, trainer.state.epoch)
+            return {**self.stats(), "stopped": True}
+        finally:
+            stop.restore()
+        network = build_network(self.system)
+        load_weights(network, best)
+        dices = case_dice(Engine(self.system, network, trainer.device), held_out)
+        version = self._store(best, dices, plan, len(training), trainer)
+        self._publish_if_better(version, held_out, trainer)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.stats()
+
+    def _serving(self) -> str | None:
+        """The version to go on from: the one in service if it is of this very configuration."""
+        name = self.versions.serving(self.system.name)
+        if name is None:
+            return None
+        fits = self.versions.get(self.system.name, name).metrics.get("fingerprint") == self.system.fingerprint
+        return name if fits else None
+
+    def _keep_or_clear(self, plan: dict[str, Any]) -> None:
+        """Keep the checkpoint of a training of just this plan, clear any other."""
+        file = self.folder / "plan.json"
+        try:
+            if json.loads(file.read_text(encoding="utf-8")) == plan:
+                return
+        except (FileNotFoundError, json.JSONDecodeError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        _write_json(file, plan)
+
+    def _report(self, report: Report) -> None:
+        values = {key: None if isinstance(v, float) and isnan(v) else v for key, v in asdict(report).items()}
+        logger.info(
+            "%s: epoch %d of %d, loss %.4f, best validation Dice %s, %.0f s",
+            self.system.name,
+            report.epoch,
+            report.epochs,
+            report.loss,
+            "none" if isnan(report.best_dice) else f"{report.best_dice:.3f}",
+            report.seconds,
+        )
+        self._write_stats(
+            {
+                "epoch": report.epoch,
+                "total_epochs": report.epochs,
+                "total_time": str(round(report.seconds, 1)),
+                "best_metric": values["best_dice"] or 0.0,
+                "train": {"loss": values["loss"]},
+                "eval": {"dice": values["validation_dice"]},
+            }
+        )
+
+    def _write_stats(self, changes: dict[str, Any]) -> None:
+        _write_json(self.folder.parent / "training.json", {**self.stats(), **changes})
+
+    def _store(
+        self,
+        weights: Weights,
+        dices: dict[str, dict[str, float]],
+        plan: dict[str, Any],
+        count: int,
+        trainer: Trainer,
+    ) -> Version:
+        metrics = {
+            **plan,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(trainer.state.seconds, 1),
+            "device": str(trainer.device),
+            "training_scans": count,
+            "validation_scans": len(dices),
+            "validated": bool(dices),
+            "mean_dice": _number(mean_dice(dices)),
+            "label_dice": {name: _number(value) for name, value in label_means(dices).items()},
+        }
+        return self.versions.add(self.system, weights, metrics)
+
+    def _publish_if_better(self, version: Version, held_out: Sequence[Case], trainer: Trainer) -> None:
+        """Serve the new version unless the one in service is better on the same validation scans."""
+        serving = self._serving()
+        before = None
+        if serving and held_out:
+            network = build_network(self.system)
+            load_weights(network, self.versions.weights(self.system, serving))
+            before = mean_dice(case_dice(Engine(self.system, network, trainer.device), held_out))
+        after = version.metrics["mean_dice"]
+        publish = before is None or isnan(before) or (after is not None and after >= before)
+        if publish:
+            self.versions.publish(self.system.name, version.name)
+        reason = "no validation scans: not validated" if not held_out else f"Dice {after} after {_number(before)}"
+        logger.info("%s: version %s %s (%s)", self.system.name, version.name, _verb(publish), reason)
+        self._write_stats({"version": version.name, "published": publish, "reason": reason})
+
+
+class _StopOnSignal:
+    """Turn SIGTERM and SIGINT into a question, in the main thread; elsewhere nobody asks."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, lambda *_: self._event.set())
+
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _case(pair: Pair) -> Case:
+    def load() -> tuple[Scan, NDArray]:
+        return read_scan(pair.image), read_labels(pair.label).array
+
+    return Case(pair.image_id, pair.patient, load)
+
+
+def _whole(request: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:
+    value = request.get(key, default)
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = lowest - 1
+    if number < lowest:
+        raise UserError(f"{key}: expected a whole number from {lowest}, got {value!r}")
+    return number
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or isnan(value) else round(value, 4)
+
+
+def _verb(publish: bool) -> str:
+    return "is now served" if publish else "is kept, not served"
+
+
+def _write_json(file: Path, data: dict[str, Any]) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(data, stream, indent=1)
+    Path(temporary).replace(file)

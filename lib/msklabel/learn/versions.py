@@ -1,0 +1,140 @@
+"""Model versions: immutable weights, and an atomic pointer to the one that is served.
+
+``<root>/<system>/<version>/{weights.safetensors, system.yaml, metrics.json}`` and ``<root>/<system>/serving``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from msklabel.errors import NotFound, UserError
+from msklabel.networks import Weights
+from msklabel.system import System
+
+_POINTER = "serving"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A stored model: its name (``0001``, ``0002`` and so on) and what was measured of it."""
+
+    system: str
+    name: str
+    metrics: dict[str, Any]
+
+
+class Versions:
+    """The versions of all systems under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, system: System, weights: Weights, metrics: dict[str, Any]) -> Version:
+        """Store weights as the next version; it exists whole or not at all, and is not served yet."""
+        folder = self.root / system.name
+        folder.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+        try:
+            facts = {"system": system.name, "fingerprint": system.fingerprint, "profile": system.profile}
+            save_file(weights, building / "weights.safetensors", metadata=facts)
+            document = system.model_dump(mode="json", exclude_unset=True)
+            (building / "system.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+            (building / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+            for file in building.iterdir():
+                _flush(file)
+            name = self._next_name(system.name)
+            building.chmod(0o755)
+            building.rename(folder / name)
+            _flush(folder)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        return Version(system.name, name, metrics)
+
+    def names(self, system: str) -> list[str]:
+        """Names of all versions of a system, oldest first."""
+        folder = self.root / system
+        return sorted(path.name for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+    def get(self, system: str, name: str) -> Version:
+        """A stored version.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        if name not in self.names(system):
+            raise NotFound(f"{system} has no version {name!r}; versions: {', '.join(self.names(system)) or 'none'}")
+        text = (self.root / system / name / "metrics.json").read_text(encoding="utf-8")
+        return Version(system, name, json.loads(text))
+
+    def serving(self, system: str) -> str | None:
+        """Name of the version in service; None before the first is published."""
+        try:
+            return (self.root / system / _POINTER).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def publish(self, system: str, name: str) -> None:
+        """Put a stored version in service, atomically."""
+        self.get(system, name)
+        folder = self.root / system
+        handle, temporary = tempfile.mkstemp(prefix=".serving-", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(folder / _POINTER)
+        _flush(folder)
+
+    def weights(self, system: System, name: str) -> Weights:
+        """Read the weights of a version.
+
+        Raises:
+            NotFound: If there is no such version.
+            UserError: If the file is damaged, or belongs to another system, other labels or another network.
+        """
+        self.get(system.name, name)
+        return read_weights(self.root / system.name / name / "weights.safetensors", system)
+
+    def _next_name(self, system: str) -> str:
+        names = self.names(system)
+        return f"{int(names[-1]) + 1 if names else 1:04d}"
+
+
+def read_weights(file: Path, system: System) -> Weights:
+    """Read a weights file that carries the fingerprint of the system which it was trained for.
+
+    Raises:
+        UserError: If the file is damaged or was trained for something else.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            facts = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file.name}: the weights cannot be read: {error}") from error
+    if facts.get("fingerprint") != system.fingerprint:
+        raise UserError(
+            f"these weights are of {facts.get('system', 'an unknown system')} (profile {facts.get('profile', '?')}, "
+            f"fingerprint {facts.get('fingerprint', 'none')}), not of {system.name} (profile {system.profile}, "
+            f"fingerprint {system.fingerprint})"
+        )
+    return tensors
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
