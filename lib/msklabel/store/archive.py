@@ -1,0 +1,50 @@
+"""A ZIP file of the finished labels with their images."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from msklabel.errors import NotFound
+from msklabel.store.core import Store
+from msklabel.store.files import storage_full_told
+from msklabel.store.labels import FINAL, SUFFIX
+
+
+def write_archive(store: Store, record: dict[str, Any], limit: int | None = None) -> Path:
+    """Write ``image/<id>…``, ``label/<id>.nii.gz`` and ``metadata.json``.
+
+    Args:
+        store: Whose finished labels.
+        record: Becomes ``metadata.json``.
+        limit: At most so many scans.
+
+    Returns:
+        A temporary file; who asked removes it.
+
+    Raises:
+        NotFound: If nothing is finished.
+        StorageFull: If it does not fit.
+    """
+    finished = store.labels.current(FINAL)
+    if not finished:
+        raise NotFound("no label is finished, so there is nothing to pack")
+    handle, name = tempfile.mkstemp(prefix="msklabel-", suffix=".zip")
+    os.close(handle)
+    try:
+        with storage_full_told(), zipfile.ZipFile(name, "w", strict_timestamps=False) as archive:
+            for version, image in finished[: limit if limit and limit > 0 else None]:
+                source = store.images.path(image.id)
+                files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+                for file in files:
+                    archive.write(file, f"image/{file.relative_to(store.studies).as_posix()}")
+                archive.write(store.labels.file(version), f"label/{image.id}{SUFFIX}")
+            archive.writestr("metadata.json", json.dumps(record))
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)

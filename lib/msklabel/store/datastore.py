@@ -1,0 +1,216 @@
+"""The store as MONAI Label's Datastore: the interface that its app, endpoints and tasks use."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+
+from msklabel.errors import Conflict
+from msklabel.imaging import without_suffix
+from msklabel.store.archive import write_archive
+from msklabel.store.core import Store, TrainingPair
+from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
+from msklabel.store.names import checked_tag
+from msklabel.store.schema import Image, LabelVersion
+from msklabel.system import System
+
+
+class MskDatastore(Datastore):
+    """A folder of studies with all versions of its labels; a label's id is its image's id.
+
+    Where several systems have a label under one tag, the newest counts for what MONAI Label asks; the systems'
+    own labels are reached through ``store`` and :meth:`training_pairs`.
+
+    Args:
+        studies: The user's images.
+        state: Our own folder: database and label files.
+        systems: The systems that labels can belong to, by name.
+        models: Name of the system of each model name; left out: the systems' own names.
+    """
+
+    def __init__(
+        self, studies: Path, state: Path, systems: Mapping[str, System], models: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.store = Store(Path(studies), Path(state), systems, models)
+        self.store.open()
+
+    def name(self) -> str:
+        """Name of the whole store."""
+        return self.store.setting("name", self.store.studies.name)
+
+    def set_name(self, name: str) -> None:
+        """Keep another name."""
+        self.store.set_setting("name", name)
+
+    def description(self) -> str:
+        """Description of the whole store."""
+        return self.store.setting("description", "Scans and their labels, with all versions")
+
+    def set_description(self, description: str) -> None:
+        """Keep another description."""
+        self.store.set_setting("description", description)
+
+    def datalist(self) -> list[dict[str, Any]]:
+        """Paths of the image and of its newest final label, for each image that has one."""
+        current = self.store.labels.current(FINAL)
+        return [
+            {"image": str(self.store.studies / str(image.file)), "label": str(self.store.labels.file(version))}
+            for version, image in current
+        ]
+
+    def training_pairs(self, system: str) -> list[TrainingPair]:
+        """The newest final label of each scan for one system."""
+        return self.store.training_pairs(system)
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        """Label id for each tag that the image has."""
+        versions = self.store.labels.history(image_id)
+        return {version.tag: image_id for version in versions if version.withdrawn is None}
+
+    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
+        """Label id, or nothing where there is no such label."""
+        return self.get_labels_by_image_id(image_id).get(checked_tag(tag), "")
+
+    def get_image(self, image_id: str, params: Any = None) -> io.BytesIO:
+        """Bytes of an image file."""
+        path = self.store.images.path(image_id)
+        if path.is_dir():
+            raise Conflict(f"image {image_id!r} is a folder of DICOM files, not one file")
+        return io.BytesIO(path.read_bytes())
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Absolute path of an image file or series folder."""
+        return str(self.store.images.path(image_id))
+
+    def get_label(self, label_id: str, label_tag: str, params: Any = None) -> io.BytesIO:
+        """Bytes of the newest label file."""
+        return io.BytesIO(Path(self.get_label_uri(label_id, label_tag)).read_bytes())
+
+    def get_label_uri(self, label_id: str, label_tag: str, system: str | None = None) -> str:
+        """Absolute path of the newest label file; it never changes."""
+        return str(self.store.labels.file(self.store.labels.newest(label_id, checked_tag(label_tag), system)))
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is noted about an image, with its file name and path; no checksum, that would read the file."""
+        image = self.store.images.get(image_id)
+        return {**_image_info(image), "path": str(self.store.studies / str(image.file))}
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is noted about the newest version of a label."""
+        return self._label_info(self.store.labels.newest(label_id, checked_tag(label_tag)))
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Images with a label of the tag (``final``), of a system that has all of ``labels`` where these are given."""
+        labelled = self._labelled(label_tag, labels)
+        return [image_id for image_id in self.store.images.ids() if image_id in labelled]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """The other images."""
+        labelled = self._labelled(label_tag, labels)
+        return [image_id for image_id in self.store.images.ids() if image_id not in labelled]
+
+    def list_images(self) -> list[str]:
+        """Ids of the images that are there."""
+        return self.store.images.ids()
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Path of a temporary ZIP file of final labels with their images."""
+        return str(write_archive(self.store, self.json(), limit_cases))
+
+    def refresh(self) -> None:
+        """Read the folder of studies now."""
+        self.store.images.refresh()
+
+    def add_image(self, image_id: str | None, image_filename: str, image_info: dict[str, Any] | None) -> str:
+        """Put an uploaded image into the folder of studies."""
+        return self.store.images.add(image_id, Path(image_filename), image_info or {})
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an uploaded image; the user's own files are never deleted."""
+        self.store.images.remove(image_id)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+        """Check and store a label as a new version; on disk when this returns."""
+        return self.store.submit(image_id, Path(label_filename), label_tag, label_info or {}).image_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Mark the newest label and its earlier versions as removed."""
+        self.store.withdraw(label_id, label_tag)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note more about an image."""
+        self.store.images.merge_info(image_id, info)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Note more about the newest version of a label."""
+        self.store.labels.merge_info(label_id, checked_tag(label_tag), info)
+
+    def status(self) -> dict[str, Any]:
+        """Number of images, of those with a final label, of labels by tag, and of final labels by system."""
+        counts = self.store.labels.counts()
+        return {
+            "total": len(self.store.images.ids()),
+            "completed": counts.get((FINAL, ""), 0),
+            "label_tags": {tag: number for (tag, system), number in counts.items() if not system},
+            "systems": {name: counts.get((FINAL, name), 0) for name in self.store.systems},
+        }
+
+    def json(self) -> dict[str, Any]:
+        """Images and their newest labels in the form of MONAI Label's ``datastore_v2.json``."""
+        objects = {
+            image.id: {"image": {"ext": _suffix(image), "info": _image_info(image)}, "labels": {}}
+            for image in self.store.all_images()
+        }
+        for version, image in self.store.labels.current():
+            if image.id in objects:
+                label = {"ext": SUFFIX, "info": self._label_info(version)}
+                objects[image.id]["labels"][version.tag] = label
+        return {
+            "name": self.name(),
+            "description": self.description(),
+            "images_dir": ".",
+            "labels_dir": "labels",
+            "objects": objects,
+        }
+
+    def _labelled(self, tag: str | None, labels: list[str] | None) -> set[str]:
+        systems = None
+        if labels:
+            systems = [name for name, system in self.store.systems.items() if set(labels) <= system.labels.keys()]
+        return self.store.labels.images(checked_tag(tag or FINAL), systems)
+
+    def _label_info(self, version: LabelVersion) -> dict[str, Any]:
+        """Noted facts, and names with the values that the stored voxels have.
+
+        3D Slicer takes the n-th of ``params.label_names`` for the value n, so all labels of the system are listed, in
+        order of value, whether they occur or not.
+        """
+        info = {**version.info, "name": f"{version.image_id.rpartition('/')[2]}{SUFFIX}"}
+        info |= {"ts": int(version.created.timestamp()), "version": version.id, "system": version.system}
+        info |= {"author": version.author, "origin": version.origin, "sha256": version.sha256}
+        if system := self.store.systems.get(version.system):
+            indices = system.label_indices
+            info["label_info"] = [{"name": name, "idx": indices[name]} for name in version.classes if name in indices]
+            if version.tag == ORIGINAL or "params" in info:
+                params = info.get("params")
+                info["params"] = {**(params if isinstance(params, dict) else {}), "label_names": indices}
+        return info
+
+
+def _suffix(image: Image) -> str:
+    name = _name(image)
+    return name[len(without_suffix(name)) :]
+
+
+def _image_info(image: Image) -> dict[str, Any]:
+    """What is noted, with ``name`` and ``ts`` as MONAI Label has them."""
+    return {**image.info, "name": _name(image), "ts": int(image.created.timestamp())}
+
+
+def _name(image: Image) -> str:
+    return str(image.file).rpartition("/")[2]

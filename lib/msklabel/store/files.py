@@ -1,0 +1,112 @@
+"""Files that are whole or not there: temporary name, flushed, renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from msklabel.errors import StorageFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def storage_full_told() -> Iterator[None]:
+    """Turn a full disk, met anywhere in the block, into the error that says so.
+
+    Raises:
+        StorageFull: If the disk or the quota is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        # The image writer cannot say why it failed; nearly always there was no room.
+        if error.errno in _FULL or (error.errno is None and type(error) is OSError):
+            raise StorageFull("the disk is full; nothing was stored") from error
+        raise
+    except OperationalError as error:
+        if "disk is full" in str(error.orig):
+            raise StorageFull("the disk is full; nothing was stored") from error
+        raise
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or a folder's entries are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def copy_whole(source: Path, target: Path, replace: bool) -> None:
+    """Copy a file with its time; the copy appears complete and on disk, or not at all.
+
+    Raises:
+        FileExistsError: If the target is there and ``replace`` is false.
+        OSError: If it cannot be written; nothing is left.
+    """
+    made = _make_folders(target.parent)
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o644)
+        times = source.stat()
+        os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
+        flush(temporary)
+        if replace:
+            temporary.replace(target)
+        else:
+            _rename_new(temporary, target)
+        flush(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        for folder in reversed(made):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    """Rename without overwriting: a link fails where the name is taken; not every file system has links."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
+        temporary.replace(target)
+        return
+    temporary.unlink()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and its parents; returns those that were missing, outermost first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+    return missing[::-1]

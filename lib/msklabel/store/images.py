@@ -1,0 +1,242 @@
+"""The images of a studies folder, kept in step with the folder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.imaging import is_image, read_scan, same_grid, spacing_mm, without_suffix
+from msklabel.imaging.geometry import Affine
+from msklabel.store.database import Database
+from msklabel.store.files import copy_whole, sha256_of, storage_full_told
+from msklabel.store.folder import Contents, Found, measure, read_folder
+from msklabel.store.headers import check_self_contained
+from msklabel.store.names import checked_info, is_image_id
+from msklabel.store.schema import Image
+
+_DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of a scan: voxels along each axis, and the 4x4 matrix from voxel index to RAS mm."""
+
+    shape: tuple[int, ...]
+    affine: Affine
+
+    def __str__(self) -> str:
+        size = " x ".join(str(n) for n in self.shape)
+        return f"{size} voxels of {' x '.join(f'{mm:.4g}' for mm in spacing_mm(self.affine))} mm"
+
+
+class Images:
+    """The images below a folder and what is known of them.
+
+    Args:
+        database: Where they are recorded.
+        studies: The user's folder. Nothing in it is changed; uploads are added to it.
+        skip: Folders below it that hold no images.
+        glance_s: A look for new images happens at most this often, seconds.
+    """
+
+    def __init__(self, database: Database, studies: Path, skip: Iterable[Path] = (), glance_s: float = 3.0) -> None:
+        self._database = database
+        self._studies = studies
+        self._skip = tuple(skip)
+        self._glance_s = glance_s
+        self._contents: Contents | None = None
+        self._next_glance_s = 0.0
+        self._looking = threading.Lock()
+
+    def refresh(self) -> None:
+        """Read the folder and record what came, went or changed."""
+        contents = read_folder(self._studies, self._skip)
+        with self._database.read() as session:
+            changed = _differences(session, contents)
+        if changed:
+            with self._database.write() as session:
+                self._record(session, contents)
+        self._contents = contents
+
+    def glance(self) -> None:
+        """Refresh if some folder changed; at most every few seconds, and never while another thread does."""
+        if time.monotonic() < self._next_glance_s or not self._looking.acquire(blocking=False):
+            return
+        try:
+            if self._contents is None or not self._contents.is_current():
+                self.refresh()
+            self._next_glance_s = time.monotonic() + self._glance_s
+        finally:
+            self._looking.release()
+
+    def get(self, image_id: str) -> Image:
+        """What is recorded of an image.
+
+        Raises:
+            NotFound: If there never was such an image.
+        """
+        for look in (self.glance, None):  # it may have been put there a moment ago
+            if is_image_id(image_id):
+                with self._database.read() as session:
+                    image = session.get(Image, image_id)
+                if image:
+                    return image
+                if look:
+                    look()
+        raise NotFound(f"there is no image {str(image_id)[:200]!r}")
+
+    def ids(self) -> list[str]:
+        """Ids of the images that are there, in order."""
+        self.glance()
+        with self._database.read() as session:
+            return list(session.scalars(select(Image.id).where(Image.present).order_by(Image.id)))
+
+    def path(self, image_id: str) -> Path:
+        """Absolute path of the file, or of the folder of the series.
+
+        Raises:
+            NotFound: If there is no such image, or its file is not there at present.
+        """
+        image = self.get(image_id)
+        path = self._studies / (image.file or "")
+        if not image.file or not path.exists():
+            raise NotFound(f"the file of image {image_id!r} is not in the studies folder at present")
+        return path
+
+    def grid(self, image_id: str) -> Grid:
+        """The voxel grid; the scan is read once, and again when its file changed.
+
+        Raises:
+            ImageError: If it cannot be read.
+            NotFound: If its file is not there and was never read.
+        """
+        image = self.get(image_id)
+        try:
+            size_bytes, mtime_ns = measure(self._studies / (image.file or ""))
+        except FileNotFoundError:
+            size_bytes, mtime_ns = image.size_bytes, image.mtime_ns
+        if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
+            return Grid(tuple(image.shape), np.array(image.affine))
+        scan = read_scan(self.path(image_id))
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
+            row.shape, row.affine = list(scan.shape), scan.affine.tolist()
+            for fact in ("patient", "site", "modality"):
+                setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
+        return Grid(scan.shape, scan.affine)
+
+    def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is noted about an image; a key that is there is replaced."""
+        self.get(image_id)
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.info = {**row.info, **checked_info(info)}
+
+    def add(self, image_id: str | None, file: Path, info: dict[str, Any]) -> str:
+        """Put an uploaded image into the studies folder.
+
+        Args:
+            image_id: None takes the file's name without suffix.
+            file: A NIfTI, NRRD, MetaImage or DICOM file.
+            info: Noted with it.
+
+        Returns:
+            The id. The same file under the same id again changes nothing.
+
+        Raises:
+            UserError: If the id cannot be one, or the file is no readable image.
+            Conflict: If there is another image of that id.
+            StorageFull: If it does not fit.
+        """
+        image_id = image_id or without_suffix(file.name)
+        suffix = file.name[len(without_suffix(file.name)) :].lower()
+        target = self._studies / f"{image_id}{suffix}"
+        if not is_image_id(image_id) or any(target.is_relative_to(folder) for folder in self._skip):
+            raise UserError(f"image id {str(image_id)[:200]!r}: expected a relative path, such as siteA/scan1")
+        if not is_image(Path(file.name)) or suffix in _DETACHED or (suffix == ".dcm" and "/" in image_id):
+            raise UserError(f"{file.name}: expected one NIfTI, NRRD or MetaImage file (.nii.gz, .nii, .nrrd, .mha)")
+        info = checked_info(info)
+        check_self_contained(file)
+        scan = read_scan(file)
+        self.refresh()
+        with self._database.read() as session:
+            old = session.get(Image, image_id)
+        if not (old and old.present and self._same_file(old, file)):
+            self._check_free(old, Grid(scan.shape, scan.affine))
+            try:
+                with storage_full_told():
+                    copy_whole(file, target, replace=False)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise Conflict(f"image {image_id!r}: {error.filename!r} is in its place; choose another id") from error
+        self.refresh()
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.uploaded = row.uploaded or not (old and old.present)
+            row.info = {**row.info, **info}
+        return image_id
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image that was uploaded; its labels and their history stay.
+
+        Raises:
+            Conflict: If it is one of the user's own files, which are never deleted here.
+        """
+        image = self.get(image_id)
+        if not image.uploaded:
+            raise Conflict(f"image {image_id!r} was not uploaded; the user's own files are never deleted here")
+        (self._studies / (image.file or "")).unlink(missing_ok=True)
+        with self._database.write() as session:
+            session.get_one(Image, image_id).present = False
+
+    def _same_file(self, image: Image, file: Path) -> bool:
+        path = self._studies / (image.file or "")
+        return path.is_file() and path.stat().st_size == file.stat().st_size and sha256_of(path) == sha256_of(file)
+
+    def _check_free(self, image: Image | None, grid: Grid) -> None:
+        if image and image.present:
+            raise Conflict(f"there is another image {image.id!r}; choose another id")
+        if image and image.shape and not same_grid(tuple(image.shape), np.array(image.affine), grid.shape, grid.affine):
+            raise Conflict(f"image {image.id!r} was there before with another size or place; choose another id")
+
+    def _record(self, session: Session, contents: Contents) -> None:
+        """Write the differences; called with the write lock, so compared once more."""
+        new = []
+        for image_id, found in _differences(session, contents).items():
+            row = session.get(Image, image_id)
+            if found is None:
+                assert row is not None  # a difference without a file is a row
+                row.present = (self._studies / (row.file or "")).exists()  # it may have come since the folder was read
+            elif row is None:
+                facts = {"id": found.id, "file": found.file, "size_bytes": found.size_bytes}
+                new.append({**facts, "mtime_ns": found.mtime_ns, "present": True})
+            else:
+                if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
+                    row.shape = row.affine = None
+                row.file, row.present = found.file, True
+                row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
+        if new:
+            session.execute(insert(Image), new)
+
+
+def _differences(session: Session, contents: Contents) -> dict[str, Found | None]:
+    """Images that are new, changed or back, with their file; None for those that are gone."""
+    rows = session.execute(select(Image.id, Image.file, Image.size_bytes, Image.mtime_ns, Image.present))
+    known = {row.id: row for row in rows}
+    changed: dict[str, Found | None] = {key: None for key, row in known.items() if row.present}
+    for image_id, found in contents.images.items():
+        row = known.get(image_id)
+        if row and row.present and tuple(row)[1:4] == (found.file, found.size_bytes, found.mtime_ns):
+            del changed[image_id]
+        else:
+            changed[image_id] = found
+    return changed

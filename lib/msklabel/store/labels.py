@@ -1,0 +1,227 @@
+"""Label files by content and their append-only history."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from msklabel.errors import NotFound
+from msklabel.imaging import LabelMap, write_labels
+from msklabel.store.database import Database
+from msklabel.store.files import flush, sha256_of, storage_full_told
+from msklabel.store.names import checked_info
+from msklabel.store.schema import Image, LabelVersion, now
+
+FINAL = "final"
+ORIGINAL = "original"
+SUFFIX = ".nii.gz"
+_INCOMING = ".incoming-"
+_LEFTOVER_S = 3600
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A checked label and where it comes from.
+
+    Attributes:
+        labels: Voxels hold the indices of ``system``, on the grid of the image.
+        classes: Names of the labels that occur.
+        origin: None is found out: automatic under the tag ``original``, corrected where the system has an automatic
+            label on the image, else manual.
+    """
+
+    image_id: str
+    tag: str
+    system: str
+    labels: LabelMap
+    classes: list[str]
+    author: str | None = None
+    origin: str | None = None
+    base_model: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Labels:
+    """All versions of all labels.
+
+    Args:
+        database: Where they are recorded.
+        folder: Holds the files, ``<sha256>.nii.gz``.
+    """
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
+        self._folder = folder
+
+    def tidy(self) -> None:
+        """Remove what a crash left of files that were being written; every recorded file stays."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for room in self._folder.glob(f"{_INCOMING}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - room.stat().st_mtime > _LEFTOVER_S:
+                    shutil.rmtree(room)
+
+    def file(self, version: LabelVersion) -> Path:
+        """Path of the label file of a version."""
+        return self._folder / f"{version.sha256}{SUFFIX}"
+
+    def add(self, submission: Submission, once: bool = False) -> LabelVersion:
+        """Store a label. When this returns, file and record are on disk.
+
+        Args:
+            submission: The label.
+            once: If the same label is there already, give that version instead.
+
+        Raises:
+            StorageFull: If the disk is full; then nothing is left.
+        """
+        with storage_full_told(), tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._folder) as room:
+            incoming = Path(room) / f"label{SUFFIX}"
+            write_labels(incoming, submission.labels)
+            sha256, size_bytes = sha256_of(incoming), incoming.stat().st_size
+            try:
+                with self._database.write() as session:
+                    old = _same(session, submission, sha256) if once else None
+                    if old:
+                        return old
+                    incoming.replace(self._folder / f"{sha256}{SUFFIX}")
+                    flush(self._folder)
+                    version = _version(session, submission, sha256, size_bytes)
+                    session.add(version)
+            except BaseException:
+                self._forget(sha256)
+                raise
+        return version
+
+    def newest(self, image_id: str, tag: str, system: str | None = None) -> LabelVersion:
+        """The newest version of a label that was not removed.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        query = select(LabelVersion).where(LabelVersion.image_id == image_id, LabelVersion.tag == tag)
+        query = _of_system(query, system).where(LabelVersion.withdrawn.is_(None))
+        with self._database.read() as session:
+            version = session.scalar(query.order_by(LabelVersion.id.desc()).limit(1))
+        if version is None:
+            kind = f" of {system}" if system else ""
+            raise NotFound(f"image {str(image_id)[:200]!r} has no label{kind} with the tag {tag!r}")
+        return version
+
+    def history(self, image_id: str, tag: str | None = None, system: str | None = None) -> list[LabelVersion]:
+        """All versions on an image, the removed ones too, oldest first."""
+        query = _of_system(select(LabelVersion).where(LabelVersion.image_id == image_id), system)
+        if tag:
+            query = query.where(LabelVersion.tag == tag)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(LabelVersion.id)))
+
+    def by_image(self, tag: str) -> dict[str, list[LabelVersion]]:
+        """All versions of a tag, the removed ones too, by image id, oldest first."""
+        found: dict[str, list[LabelVersion]] = {}
+        with self._database.read() as session:
+            for version in session.scalars(select(LabelVersion).filter_by(tag=tag).order_by(LabelVersion.id)):
+                found.setdefault(version.image_id, []).append(version)
+        return found
+
+    def current(self, tag: str | None = None, system: str | None = None) -> list[tuple[LabelVersion, Image]]:
+        """For each image that is there and each tag: the newest version that was not removed, by image id."""
+        newest = select(func.max(LabelVersion.id)).where(LabelVersion.withdrawn.is_(None))
+        newest = _of_system(newest, system).group_by(LabelVersion.image_id, LabelVersion.tag)
+        if tag:
+            newest = newest.where(LabelVersion.tag == tag)
+        query = select(LabelVersion, Image).join(Image).where(Image.present, LabelVersion.id.in_(newest))
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(LabelVersion.image_id, LabelVersion.tag))
+            return [(row[0], row[1]) for row in rows]
+
+    def images(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
+        """Ids of the images that have a label of a tag, of any of some systems."""
+        query = select(LabelVersion.image_id).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
+        if systems is not None:
+            query = query.where(LabelVersion.system.in_(list(systems)))
+        with self._database.read() as session:
+            return set(session.scalars(query.distinct()))
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of images that are there and have a label, for each tag and system; the system ``""`` is any."""
+        images = func.count(LabelVersion.image_id.distinct())
+        query = select(LabelVersion.tag, LabelVersion.system, images).join(Image)
+        query = query.where(Image.present, LabelVersion.withdrawn.is_(None))
+        anything = query.with_only_columns(LabelVersion.tag, images, maintain_column_froms=True)
+        with self._database.read() as session:
+            rows = session.execute(query.group_by(LabelVersion.tag, LabelVersion.system))
+            counts = {(tag, system): number for tag, system, number in rows}
+            for tag, number in session.execute(anything.group_by(LabelVersion.tag)):
+                counts[tag, ""] = number
+        return counts
+
+    def withdraw(self, image_id: str, tag: str, system: str | None = None) -> None:
+        """Mark all versions of a label as removed; without a system, those of the newest version's system.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        system = self.newest(image_id, tag, system).system
+        query = select(LabelVersion).where(LabelVersion.image_id == image_id, LabelVersion.tag == tag)
+        with self._database.write() as session:
+            for version in session.scalars(_of_system(query, system).where(LabelVersion.withdrawn.is_(None))):
+                version.withdrawn = now()
+
+    def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
+        """Add to what is noted about the newest version of a label; a key that is there is replaced.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        version_id = self.newest(image_id, tag).id
+        with self._database.write() as session:
+            version = session.get_one(LabelVersion, version_id)
+            version.info = {**version.info, **checked_info(info)}
+
+    def _forget(self, sha256: str) -> None:
+        """Remove a file that no version has; with the lock held, so that none gets it meanwhile."""
+        with suppress(OperationalError), self._database.write() as session:
+            if session.scalar(select(LabelVersion.id).filter_by(sha256=sha256).limit(1)) is None:
+                (self._folder / f"{sha256}{SUFFIX}").unlink(missing_ok=True)
+
+
+def _same(session: Session, new: Submission, sha256: str) -> LabelVersion | None:
+    query = select(LabelVersion).filter_by(image_id=new.image_id, tag=new.tag, system=new.system, sha256=sha256)
+    return session.scalar(query.limit(1))
+
+
+def _version(session: Session, submission: Submission, sha256: str, size_bytes: int) -> LabelVersion:
+    origin = submission.origin
+    if origin is None and submission.tag == ORIGINAL:
+        origin = "automatic"
+    if origin is None:
+        automatic = select(LabelVersion.id).filter_by(image_id=submission.image_id, system=submission.system)
+        query = automatic.where(LabelVersion.origin == "automatic").limit(1)
+        origin = "manual" if session.scalar(query) is None else "corrected"
+    return LabelVersion(
+        image_id=submission.image_id,
+        tag=submission.tag,
+        system=submission.system,
+        author=submission.author,
+        origin=origin,
+        base_model=submission.base_model,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        classes=submission.classes,
+        info=checked_info(submission.info),
+    )
+
+
+def _of_system(query: Select[Any], system: str | None) -> Select[Any]:
+    return query.where(LabelVersion.system == system) if system else query
