@@ -1,20 +1,10 @@
-"""Reading and writing scans and label maps; the only place that knows SimpleITK and pydicom."""
+"""Scans and label maps with their place in the patient; the only package that knows SimpleITK and pydicom.
+
+What is imported here needs neither, so that the numerical core runs without them; reading is in
+``msklabel.imaging.read``, writing in ``msklabel.imaging.write``.
+"""
 
 from msklabel.imaging.geometry import orientation_codes, same_grid, spacing_mm
-from msklabel.imaging.read import is_image, read_labels, read_scan, without_suffix
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
-from msklabel.imaging.write import write_labels
 
-__all__ = [
-    "ImageError",
-    "LabelMap",
-    "Scan",
-    "is_image",
-    "orientation_codes",
-    "read_labels",
-    "read_scan",
-    "same_grid",
-    "spacing_mm",
-    "without_suffix",
-    "write_labels",
-]
+__all__ = ["ImageError", "LabelMap", "Scan", "orientation_codes", "same_grid", "spacing_mm"]

@@ -12,7 +12,6 @@ from msklabel.imaging.geometry import from_lps
 from msklabel.imaging.nifti import require_whole
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 _FACTS = {
     "0008|0060": "modality",
     "0010|0020": "patient",
@@ -22,19 +21,6 @@ _FACTS = {
     "0020|000e": "SeriesInstanceUID",
 }
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-
-def is_image(path: Path) -> bool:
-    """Whether the name is that of a file which :func:`read_scan` may be able to read."""
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def without_suffix(name: str) -> str:
-    """File name without its image suffix; ``scan.nii.gz`` gives ``scan``."""
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def read_scan(path: str | Path) -> Scan:

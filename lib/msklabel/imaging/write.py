@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from msklabel.imaging.geometry import to_lps
-from msklabel.imaging.read import SUFFIXES, without_suffix
+from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
 from msklabel.system import Label
 

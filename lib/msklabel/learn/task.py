@@ -21,7 +21,8 @@ from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
 from msklabel.errors import UserError
-from msklabel.imaging import Scan, read_labels, read_scan
+from msklabel.imaging import Scan
+from msklabel.imaging.read import read_labels, read_scan
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
 from msklabel.learn.samples import Case
 from msklabel.learn.split import is_validation
@@ -101,6 +102,7 @@ class SystemTrainTask(TrainTask):
             "seed": seed,
         }
         self._keep_or_clear(plan)
+        _write_json(self.folder.parent / "training.json", {"epoch": 0, "total_epochs": epochs, "best_metric": 0.0})
         weights = self.versions.weights(self.system, serving) if serving else None
         trainer = Trainer(self.system, self.folder, weights, self.device, epochs, seed)
         cases = [_case(pair) for pair in training]

@@ -11,8 +11,9 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
-from msklabel.imaging import read_scan, write_labels
+from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import Scan
+from msklabel.imaging.write import write_labels
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.served import ServedModel

@@ -12,7 +12,8 @@ from filelock import FileLock
 from sqlalchemy import select
 
 from msklabel.errors import NotFound, UserError
-from msklabel.imaging import LabelMap, read_labels, same_grid
+from msklabel.imaging import LabelMap, same_grid
+from msklabel.imaging.read import read_labels
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names

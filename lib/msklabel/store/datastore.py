@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 
 from msklabel.errors import Conflict
-from msklabel.imaging import without_suffix
+from msklabel.imaging.names import without_suffix
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msklabel.errors import UserError
-from msklabel.imaging import is_image, without_suffix
+from msklabel.imaging.names import is_image, without_suffix
 from msklabel.store.labels import FINAL, ORIGINAL
 from msklabel.store.names import LABELS
 from msklabel.store.view import IMPORTED, knows

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from msklabel.imaging import is_image, without_suffix
+from msklabel.imaging.names import is_image, without_suffix
 from msklabel.store.names import LABELS, is_image_id
 
 logger = logging.getLogger(__name__)

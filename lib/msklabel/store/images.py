@@ -14,8 +14,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.errors import Conflict, NotFound, UserError
-from msklabel.imaging import is_image, read_scan, same_grid, spacing_mm, without_suffix
+from msklabel.imaging import same_grid, spacing_mm
 from msklabel.imaging.geometry import Affine
+from msklabel.imaging.names import is_image, without_suffix
+from msklabel.imaging.read import read_scan
 from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.folder import Contents, Found, measure, read_folder
