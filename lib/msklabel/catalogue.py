@@ -16,6 +16,12 @@ def configs_folder() -> Path:
     return installed if installed.is_dir() else _HERE.parents[1] / "configs"
 
 
+def app_folder() -> Path:
+    """Folder of the MONAI Label app that comes with the package."""
+    installed = _HERE / "apps" / "msk"
+    return installed if installed.is_dir() else _HERE.parents[1] / "apps" / "msk"
+
+
 def load_catalogue(folder: Path | None = None, names: Iterable[str] = (), profile: str = PAPER) -> dict[str, System]:
     """Load systems by name.
 

@@ -1,0 +1,5 @@
+"""``python -m msklabel``: the command line."""
+
+from msklabel.cli import main
+
+main()

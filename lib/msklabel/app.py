@@ -1,0 +1,140 @@
+"""The MONAI Label app: its tasks, built from Systems."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.sessions import Sessions
+
+from msklabel import __version__
+from msklabel.catalogue import load_catalogue
+from msklabel.choose.task import DiceScoring, strategies
+from msklabel.errors import NotFound, UserError
+from msklabel.learn.task import SystemTrainTask
+from msklabel.learn.versions import Versions
+from msklabel.networks import build_network
+from msklabel.options import Options
+from msklabel.predict.served import ServedModel
+from msklabel.predict.task import THRESHOLD_SUFFIX, ClassicalTask, ModelTask
+from msklabel.store.datastore import MskDatastore
+
+logger = logging.getLogger(__name__)
+_SESSION_SECONDS = 3600
+
+
+class MskLabelApp(MONAILabelApp):
+    """Serves every System it is given; knows none of them by name.
+
+    Args:
+        app_dir: Folder of the app's ``main.py``.
+        studies: Folder of the user's images.
+        conf: ``--conf`` keys and values, see :mod:`msklabel.options`.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
+        conf = dict(conf or {})
+        self.options = Options.from_conf(studies, conf)
+        self.systems = load_catalogue(self.options.configs, self.options.models, self.options.profile)
+        for system in self.systems.values():
+            build_network(system)
+        self.versions = Versions(self.options.state / "models")
+        super().__init__(
+            app_dir=app_dir,
+            studies=str(self.options.studies),
+            conf=conf,
+            name="msklabel",
+            description="Active learning for hip and thigh imaging. Not for clinical use.",
+            version=__version__,
+        )
+        self._auto_update_scoring = False  # would start a process for every scan that is asked for
+
+    def init_datastore(self) -> Datastore:
+        """Images of the studies folder, labels under the state folder."""
+        models = {name: name for name in self.systems}
+        models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
+        return MskDatastore(self.options.studies, self.options.state, self.systems, models)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One model for each system, and its training-free draft where it has one."""
+        tasks: dict[str, InferTask] = {}
+        for name, system in self.systems.items():
+            tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
+            if system.thresholds:
+                tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
+        return tasks
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One trainer for each system."""
+        store: Any = self.datastore()
+        return {
+            name: SystemTrainTask(system, self.versions, store.training_pairs, self.options.device)
+            for name, system in self.systems.items()
+        }
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """All strategies."""
+        return strategies()
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """All scoring methods."""
+        return {"dice": DiceScoring()}
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the next scan to annotate.
+
+        Args:
+            request: ``strategy``, and its options.
+
+        Returns:
+            ``id`` and ``path`` of the scan; empty where all is labelled.
+
+        Raises:
+            NotFound: If there is no such strategy.
+        """
+        name = str(request.get("strategy") or "random")
+        strategy = self._strategies.get(name)
+        if strategy is None:
+            raise NotFound(f"there is no strategy {name!r}; strategies: {', '.join(self._strategies)}")
+        chosen = strategy(request, self.datastore())
+        return {**chosen, "path": self.datastore().get_image_uri(chosen["id"])} if chosen else {}
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment one image.
+
+        Args:
+            request: ``model``; ``image``, an identifier in the datastore, or ``image_file``, a path that the caller
+                vouches for; ``save_label`` to store the result; options of the model.
+            datastore: Instead of the app's.
+
+        Raises:
+            NotFound: If there is no such model or image.
+            UserError: If the image does not fit the model.
+        """
+        store = datastore or self.datastore()
+        task = self._infers.get(str(request.get("model")))
+        if task is None:
+            raise NotFound(f"there is no model {request.get('model')!r}; models: {', '.join(self._infers)}")
+        file = request.get("image_file")
+        if file is None:
+            if not isinstance(request.get("image"), str):
+                raise UserError("which image? Give the identifier of one in the datastore")
+            file = store.get_image_uri(request["image"])
+        result, params = task({**request, "image": str(file)})
+        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+        label = result
+        if request.get("save_label") and request.get("image_file") is None:
+            info = {"model": request["model"], "params": params}
+            label = store.save_label(request["image"], result, tag, info)
+        return {"label": label, "tag": tag, "file": result, "params": params}
+
+    def _load_sessions(self, load: bool = False) -> Sessions | None:
+        folder = self.options.state / "sessions"
+        return Sessions(str(folder), _SESSION_SECONDS) if load else None

@@ -1,0 +1,79 @@
+"""MONAI Label's Strategy and ScoringMethod: which scan is next, and how good automatic labels were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from msklabel.imaging.read import read_labels
+from msklabel.predict.engine import dice
+
+
+class PickStrategy(Strategy):
+    """Serve one of the scans without a final label.
+
+    Args:
+        description: For the client's list.
+        pick: Chooses one of the identifiers, which come sorted.
+    """
+
+    def __init__(self, description: str, pick: Callable[[Sequence[str]], str]) -> None:
+        super().__init__(description)
+        self.pick = pick
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, str] | None:
+        """Choose; ``label_tag`` and ``labels`` of the request narrow what counts as labelled.
+
+        Returns:
+            ``{"id": ...}``, or None where all is labelled.
+        """
+        unlabelled = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
+        return {"id": self.pick(unlabelled)} if unlabelled else None
+
+
+def strategies() -> dict[str, Strategy]:
+    """All strategies by name."""
+    chance = random.SystemRandom()
+    return {
+        "random": PickStrategy("Any scan without a final label, by chance", chance.choice),
+        "first": PickStrategy("The first scan without a final label, by name", lambda names: names[0]),
+    }
+
+
+class DiceScoring(ScoringMethod):
+    """Dice of the automatic label against the final one of each scan, stored with the scan.
+
+    The mean is over the labels that either has, so the value does not depend on label indices or on the background.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Mean Dice over labels, automatic against final label of each scan")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, float]:
+        """Score all scans that have both labels; ``y`` and ``y_pred`` of the request name other tags.
+
+        Returns:
+            Mean Dice for each scan.
+        """
+        truth_tag = request.get("y") or DefaultLabelTag.FINAL.value
+        predicted_tag = request.get("y_pred") or DefaultLabelTag.ORIGINAL.value
+        scores: dict[str, float] = {}
+        for image in sorted(datastore.get_labeled_images(truth_tag)):
+            tags = datastore.get_labels_by_image_id(image)
+            if predicted_tag not in tags:
+                continue
+            truth, predicted = (
+                read_labels(datastore.get_label_uri(tags[tag], tag)).array for tag in (truth_tag, predicted_tag)
+            )
+            indices = np.union1d(np.unique(truth), np.unique(predicted))
+            each = [dice(predicted, truth, int(i)) for i in indices if i]
+            if each:
+                scores[image] = round(float(np.mean(each)), 4)
+                datastore.update_image_info(image, {"scores": {"dice": scores[image]}})
+        return scores

@@ -1,0 +1,68 @@
+"""What a user can set with ``--conf KEY VALUE``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msklabel.system import PAPER, ConfigError
+
+_KEYS = {
+    "models": "systems to serve, comma-separated (all)",
+    "configs": "folder with systems of your own (none)",
+    "profile": f"profile of the systems ({PAPER})",
+    "state": "folder for labels, models and the database (<studies>/.msklabel)",
+    "device": "cpu, cuda or cuda:N (a GPU where there is one)",
+}
+_OF_MONAI_LABEL = {"server_mode"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The app's settings.
+
+    Attributes:
+        studies: Folder of the user's images.
+        models: Names of the systems to serve; empty for all.
+        configs: Folder with the user's own systems.
+        profile: Profile of the systems.
+        state: Folder where everything is kept.
+        device: Where to predict and train; None chooses.
+    """
+
+    studies: Path
+    models: tuple[str, ...]
+    configs: Path | None
+    profile: str
+    state: Path
+    device: str | None
+
+    @classmethod
+    def from_conf(cls, studies: str, conf: Mapping[str, str]) -> Options:
+        """Check a ``--conf`` mapping.
+
+        Raises:
+            ConfigError: If a key is not known or the studies are no folder.
+        """
+        unknown = [key for key in conf if key not in _KEYS and key not in _OF_MONAI_LABEL]
+        if unknown:
+            raise ConfigError(f"--conf {unknown[0]}: unknown key; keys: {describe_keys()}")
+        if studies.startswith(("http://", "https://")):
+            raise ConfigError(f"{studies}: studies on a DICOMweb server are not supported yet; give a folder")
+        folder = Path(studies).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"{studies}: no such folder")
+        return cls(
+            studies=folder,
+            models=tuple(name.strip() for name in conf.get("models", "").split(",") if name.strip()),
+            configs=Path(conf["configs"]).resolve() if conf.get("configs") else None,
+            profile=conf.get("profile", PAPER),
+            state=Path(conf["state"]).resolve() if conf.get("state") else folder / ".msklabel",
+            device=conf.get("device") or None,
+        )
+
+
+def describe_keys() -> str:
+    """One line that lists every key, its meaning and its default."""
+    return "; ".join(f"{key} = {meaning}" for key, meaning in _KEYS.items())
