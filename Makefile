@@ -1,22 +1,58 @@
-# Two commands do everything on a machine with Python 3.10-3.12 and make: `make serve` and `make test`.
+# Two commands do everything on a machine with Python 3.10 to 3.12 and make: `make serve` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.DEFAULT_GOAL := help
-.PHONY: help setup serve demo test lint check lock clean
+# make serve STUDIES=/data/hips PROFILE=paper serves your own images with the papers' full-size systems.
+SYSTEM  ?= hip_tissue_ct
+SAMPLES  = sample_data/$(SYSTEM)
+STUDIES ?= $(SAMPLES)/images
+MODELS  ?= $(SYSTEM)
+PROFILE ?= demo
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
 
-help:            ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+.DEFAULT_GOAL := help
+.PHONY: help setup serve demo test lint check bench lock clean
+
+help:   ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | expand -t 10
 
 setup: $(STAMP)  ## build .venv with the locked versions
 
-# torch first, with its own dependencies (a CUDA build brings its CUDA libraries that way); then the whole
-# locked set without dependency resolution, because monailabel's declared tree is far larger than what it imports.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml docker/install.sh
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c requirements.lock "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	docker/install.sh $(BIN)/python --editable
 	touch $@
+
+$(SAMPLES)/.complete: $(STAMP)
+	$(BIN)/python -m msklabel_phantoms $(SYSTEM) --count 12 --seed 0 --out $(SAMPLES)
+	touch $@
+
+serve: $(STAMP) $(if $(filter $(SAMPLES)/images,$(STUDIES)),$(SAMPLES)/.complete)  ## start the server on sample data (STUDIES=DIR for your own)
+	$(BIN)/msklabel serve --studies $(STUDIES) --models $(MODELS) --host $(HOST) --port $(PORT) --conf profile $(PROFILE)
+
+demo: $(STAMP)  ## go round the annotation loop on phantoms and draw what came of it (SYSTEM=name)
+	$(BIN)/msklabel demo $(SYSTEM)
+
+test: $(STAMP)  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## what CI runs
+
+bench: $(STAMP)  ## latency of the server while it works
+	$(BIN)/python tests/bench/bench_latency.py
+
+lock: $(STAMP)  ## resolve the versions in requirements.lock anew
+	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev --no-annotate --quiet --upgrade \
+		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+clean:  ## remove what was generated, but not .venv
+	rm -rf demo sample_data/*/images sample_data/*/truth sample_data/*/facts.csv sample_data/*/.complete .pytest_cache .mypy_cache .ruff_cache
