@@ -128,7 +128,9 @@ class MskLabelApp(MONAILabelApp):
                 raise UserError("which image? Give the identifier of one in the datastore")
             file = store.get_image_uri(request["image"])
         result, params = task({**request, "image": str(file)})
-        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+        tag = DefaultLabelTag.ORIGINAL.value
+        if request.get("label_tag"):
+            tag = str(getattr(request["label_tag"], "value", request["label_tag"]))
         label = result
         if request.get("save_label") and request.get("image_file") is None:
             info = {"model": request["model"], "params": params}

@@ -1,5 +1,7 @@
 """Reading, writing and geometry of scans and label maps."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,15 +82,22 @@ def test_fractional_label_values_are_refused(tmp_path: Path) -> None:
         read_labels(tmp_path / "a.nii.gz")
 
 
-def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import SimpleITK as sitk
-
-    def full(*_: object, **__: object) -> None:
-        raise RuntimeError("no space left")
-
-    monkeypatch.setattr(sitk, "WriteImage", full)
-    with pytest.raises(OSError, match="disk may be full"):
-        write_labels(tmp_path / "a.nii.gz", LabelMap(blocks(), np.eye(4)))
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_nothing_is_left_when_the_file_does_not_fit(tmp_path: Path, suffix: str) -> None:
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from msklabel.imaging import LabelMap\n"
+        "from msklabel.imaging.write import write_labels\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "noise = np.random.default_rng(0).integers(0, 250, (60, 60, 60)).astype(np.uint8)\n"
+        "try:\n"
+        "    write_labels(sys.argv[1], LabelMap(noise, np.eye(4)))\n"
+        "except OSError as error:\n"
+        "    print('refused')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / f"a{suffix}")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "refused\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
@@ -14,6 +16,8 @@ from msklabel.imaging.geometry import to_lps
 from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
 from msklabel.system import Label
+
+_COMPRESSION = 1  # level of zlib: label maps are mostly runs, and somebody waits
 
 
 def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label] | None = None) -> None:
@@ -33,18 +37,18 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
     suffix = path.name[len(without_suffix(path.name)) :].lower()
     if suffix not in SUFFIXES or suffix in (".dcm", ".nhdr", ".mhd"):
         raise ValueError(f"{path.name}: cannot write this format; use .nii.gz or .nrrd")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.array.transpose(2, 1, 0)))
-    origin, spacing, direction = to_lps(labels.affine)
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction)
-    if suffix == ".nrrd" and scheme:
-        for key, value in _segments(labels, scheme).items():
-            image.SetMetaData(key, value)
     handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
     os.close(handle)
     try:
-        sitk.WriteImage(image, temporary, useCompression=True, compressionLevel=1)
+        if suffix in (".nii", ".nii.gz"):
+            Path(temporary).write_bytes(_nifti(labels, compressed=suffix == ".nii.gz"))
+        else:
+            sitk.WriteImage(
+                _itk(labels, scheme if suffix == ".nrrd" else None),
+                temporary,
+                useCompression=True,
+                compressionLevel=_COMPRESSION,
+            )
         _flush(Path(temporary))
         Path(temporary).replace(path)
         _flush(path.parent)
@@ -54,8 +58,31 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
         Path(temporary).unlink(missing_ok=True)
 
 
+def _nifti(labels: LabelMap, compressed: bool) -> bytes:
+    """A whole NIfTI file; ITK's writer of this format ends quietly when the disk is full, so it is not used."""
+    image = nib.Nifti1Image(labels.array, labels.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(labels.affine, code=1)
+    image.set_qform(labels.affine, code=1)
+    data = image.to_bytes()
+    return gzip.compress(data, _COMPRESSION, mtime=0) if compressed else data
+
+
+def _itk(labels: LabelMap, scheme: Mapping[str, Label] | None) -> sitk.Image:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.array.transpose(2, 1, 0)))
+    origin, spacing, direction = to_lps(labels.affine)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    for key, value in _segments(labels, scheme or {}).items():
+        image.SetMetaData(key, value)
+    return image
+
+
 def _segments(labels: LabelMap, scheme: Mapping[str, Label]) -> dict[str, str]:
     """Segment fields of a Slicer ``.seg.nrrd`` header."""
+    if not scheme:
+        return {}
     extent = " ".join(f"0 {n - 1}" for n in labels.array.shape)
     fields = {"Segmentation_MasterRepresentation": "Binary labelmap"}
     for number, (name, label) in enumerate(scheme.items()):

@@ -1,0 +1,115 @@
+"""The FastAPI application: routes in the shape of MONAI Label's REST contract around a MONAI Label app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
+
+from msklabel import __version__
+from msklabel.jobs.child import AppSource
+from msklabel.jobs.inference_queue import InferenceQueue
+from msklabel.jobs.process import JobRunner
+from msklabel.serve.context import Context
+from msklabel.serve.errors import ErrorAnswers, add_handlers
+from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
+from msklabel.serve.grants import ImageGrants
+from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.routes import ROUTERS
+from msklabel.serve.scratch import Scratch
+from msklabel.serve.settings import ServeSettings
+from msklabel.serve.users import load_users
+
+if TYPE_CHECKING:
+    from msklabel.app import MskLabelApp
+
+
+def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
+    """Build the server of an app.
+
+    Args:
+        app: Does the work; its methods are called on threads, never on the event loop.
+        settings: How it is reached and by whom.
+
+    Raises:
+        UserError: If the token file cannot be used.
+    """
+    users = load_users(settings.token_file) if settings.token_file else None
+    info = InfoCache(app.info)
+    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.studies, app.conf)
+    state = app.options.state
+    context = Context(
+        app=app,
+        settings=settings,
+        users=users,
+        grants=ImageGrants(settings.image_grant_s),
+        inferences=InferenceQueue(app.infer, _devices(app), settings.max_waiting_inferences),
+        jobs=JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget()),
+        info=info,
+        scratch=Scratch(state),
+    )
+    api = FastAPI(
+        title="msklabel",
+        version=__version__,
+        description="Active-learning annotation server for hip and thigh imaging. Not for clinical use.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    api.state.context = context
+    for router in ROUTERS:
+        api.include_router(router)
+    add_handlers(api)
+    _add_middleware(api, context)
+    return api
+
+
+def _add_middleware(api: FastAPI, context: Context) -> None:
+    """In the order of a request's way in, last to first."""
+    settings = context.settings
+    paths = [path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", ""))]
+    api.add_middleware(ErrorAnswers)
+    api.add_middleware(SizeLimit, settings=settings)
+    api.add_middleware(SignIn, settings=settings, users=context.users, grants=context.grants)
+    api.add_middleware(EitherSlash, with_slash=frozenset(path for path in paths if path.endswith("/") and path != "/"))
+    if settings.cors_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=False,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    api.add_middleware(SameSite, settings=settings)
+    api.add_middleware(ErrorAnswers)
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    context: Context = api.state.context
+    await run_in_threadpool(context.scratch.open)
+    await run_in_threadpool(context.app.cleanup_sessions)
+    try:
+        yield
+    finally:
+        context.inferences.close()
+        await run_in_threadpool(context.jobs.close)
+        context.info.close()
+        await run_in_threadpool(context.scratch.close)
+
+
+def _devices(app: MskLabelApp) -> list[str]:
+    chosen: Any = app.options.device
+    return [chosen or ("cuda" if torch.cuda.is_available() else "cpu")]
+
+
+def list_routes(api: FastAPI) -> list[APIRoute]:
+    """The routes that are documented."""
+    return [route for route in api.routes if isinstance(route, APIRoute) and route.include_in_schema]

@@ -1,0 +1,84 @@
+"""What all routes share, and the two things that they ask of a request: the context, and whether the user may."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+
+from msklabel.jobs.inference_queue import InferenceQueue
+from msklabel.jobs.process import JobRunner
+from msklabel.serve.errors import Forbidden
+from msklabel.serve.gate import address_of
+from msklabel.serve.grants import ImageGrants
+from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.scratch import Scratch
+from msklabel.serve.settings import ServeSettings, is_loopback
+from msklabel.serve.users import User, Users
+
+if TYPE_CHECKING:
+    from msklabel.app import MskLabelApp
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server.
+
+    Attributes:
+        app: The MONAI Label app.
+        settings: How it is served.
+        users: None where nobody is asked who he is.
+        grants: Scans that may be fetched without a token.
+        inferences: Where inferences wait.
+        jobs: Training, scoring, batch inference.
+        info: What ``/info/`` answers.
+        scratch: Where temporary files lie.
+    """
+
+    app: MskLabelApp
+    settings: ServeSettings
+    users: Users | None
+    grants: ImageGrants
+    inferences: InferenceQueue[dict[str, Any]]
+    jobs: JobRunner
+    info: InfoCache
+    scratch: Scratch
+
+    @property
+    def store(self) -> Any:
+        """The app's datastore."""
+        return self.app.datastore()
+
+    def is_local(self, request: Request) -> bool:
+        """Whether the client is on this machine, so that paths here mean something to it."""
+        return is_loopback(address_of(request.scope, self.settings))
+
+
+async def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _needs(role: str) -> Callable[[Request], Awaitable[User]]:
+    async def check(request: Request) -> User:
+        user: User = request.state.user
+        if not user.may(role):
+            raise Forbidden(f"{user.name or 'this client'} has the role {user.role}; this needs {role}")
+        return user
+
+    return check
+
+
+Ctx = Annotated[Context, Depends(_context)]
+AsUser = Annotated[User, Depends(_needs("user"))]
+AsAnnotator = Annotated[User, Depends(_needs("annotator"))]
+AsReviewer = Annotated[User, Depends(_needs("reviewer"))]
+AsAdmin = Annotated[User, Depends(_needs("admin"))]
+
+
+def author(user: User, options: dict[str, Any]) -> dict[str, Any]:
+    """A client's notes with the signed-in user as author; a client cannot name another one."""
+    notes = {key: value for key, value in options.items() if key not in ("user", "author")}
+    return {**notes, "user": user.name} if user.name else notes

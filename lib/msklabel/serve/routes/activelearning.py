@@ -1,0 +1,48 @@
+"""``/activelearning/``: which scan next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from fastapi.concurrency import run_in_threadpool
+
+from msklabel.errors import UserError
+from msklabel.serve.context import AsUser, Context, Ctx
+from msklabel.serve.gate import address_of
+from msklabel.serve.options import STRATEGY, check_known, choose_options
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
+
+
+@router.post("/{strategy}", summary="Next scan to annotate; empty when there is none")
+async def next_sample(
+    request: Request, strategy: str, ctx: Ctx, user: AsUser, params: Annotated[dict[str, Any] | None, Body()] = None
+) -> dict[str, Any]:
+    strategies = (await ctx.info.get())["strategies"]
+    check_known(strategy, strategies, "strategy")
+    options = choose_options(params or {}, STRATEGY, strategies[strategy].get("config") or {})
+    who = user.name or options.get("client_id")
+    sample = await run_in_threadpool(_choose, ctx, strategy, options, who)
+    if sample:
+        ctx.grants.give(address_of(request.scope, ctx.settings), sample["id"])
+        if not ctx.is_local(request):
+            sample.pop("path", None)
+    return sample
+
+
+def _choose(ctx: Context, strategy: str, options: dict[str, Any], who: str | None) -> dict[str, Any]:
+    sample = ctx.app.next_sample({**options, "strategy": strategy, "client_id": who})
+    if not sample:
+        return {}
+    image = sample["id"]
+    noted = ctx.store.get_image_info(image)
+    asked = {**noted.get("strategy", {}), strategy: {"ts": int(time.time()), "client_id": who}}
+    try:
+        ctx.store.update_image_info(image, {"strategy": asked})
+    except (UserError, OSError) as error:  # a note only; the scan can be annotated all the same
+        logger.warning("image %r: could not note who got it: %s", image, error)
+    return {**noted, **sample}

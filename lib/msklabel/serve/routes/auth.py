@@ -1,0 +1,37 @@
+"""``/auth/``: sign in."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, HTTPException, Request
+
+from msklabel.serve.context import Ctx
+from msklabel.serve.users import User
+
+router = APIRouter(prefix="/auth", tags=["Auth"])
+
+
+@router.get("/", summary="Whether this server asks who you are")
+async def is_enabled(ctx: Ctx) -> dict[str, Any]:
+    return {"enabled": ctx.users is not None, "client_id": "msklabel", "realm": ""}
+
+
+@router.post("/token", summary="Sign in; the password is the token from the server's token file")
+async def get_token(
+    ctx: Ctx, username: Annotated[str, Form()], password: Annotated[str, Form()]
+) -> dict[str, str | None]:
+    if ctx.users is None:
+        return {"access_token": None, "token_type": None}
+    if ctx.users.sign_in(username, password) is None:
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "user and token do not belong together")
+    return {"access_token": password, "token_type": "bearer"}
+
+
+@router.get("/token/valid", summary="Who you are; 401 if the token is not valid")
+async def check_token(request: Request) -> dict[str, Any]:
+    user: User | None = request.state.user
+    if user is None:
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "the token is not valid", {"WWW-Authenticate": "Bearer"})
+    return {"username": user.name, "email": None, "name": user.name, "roles": user.roles}

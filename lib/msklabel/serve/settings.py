@@ -1,0 +1,59 @@
+"""How the server is reached, by whom, and within which limits."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from msklabel.errors import UserError
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of one server; cannot exist with a combination that is not safe.
+
+    Attributes:
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        token_file: One ``user:token[:role]`` per line; None lets everybody in, on loopback only.
+        max_upload_bytes: Limit of one request with files.
+        max_json_bytes: Limit of any other request, and of the text fields beside files.
+        cors_origins: Other web origins whose pages may call this server.
+        allowed_hosts: Further names under which a server without sign-in may be addressed, beside those of loopback.
+        trusted_proxies: Addresses of reverse proxies whose word on the client's address counts.
+        image_grant_s: Seconds for which the client that was given a scan may fetch it without its token.
+        max_waiting_inferences: More are refused with 429.
+        stop_grace_s: Seconds between asking a job to stop and killing it.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: Path | None = None
+    max_upload_bytes: int = 4 << 30
+    max_json_bytes: int = 1 << 20
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    image_grant_s: float = 900.0
+    max_waiting_inferences: int = 64
+    stop_grace_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and self.token_file is None:
+            raise UserError(
+                f"host {self.host} can be reached from other machines: give a token file (--token-file FILE), "
+                "or keep 127.0.0.1"
+            )
+        if "*" in self.cors_origins and self.token_file is None:
+            raise UserError("cors_origins '*' without a token file would open the server to every web page")
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether an address or host name is that of the same machine, by the look of it alone."""
+    if address is None:
+        return False
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address.lower() == "localhost"

@@ -1,0 +1,149 @@
+"""Jobs run as child processes, one of a kind at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from live import wait_for
+
+from msklabel.jobs.child import AppSource, JobError
+from msklabel.jobs.process import AlreadyRunning, JobRunner
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    source = AppSource("job_app:JobApp", "", str(tmp_path), {})
+    runner = JobRunner(source, tmp_path / "logs", grace_s=1.0)
+    yield runner
+    (tmp_path / "go").touch()
+    runner.close()
+
+
+def test_a_job_tells_its_result_and_its_last_lines(runner: JobRunner, tmp_path: Path) -> None:
+    job = runner.start("train", {"do": "lines"})
+    assert set(job.describe()) == {"id", "status", "request", "start_ts"}
+    assert job.outcome.result(30) == {"did": "lines"}
+    status = job.describe()
+    assert status["status"] == "DONE"
+    assert status["details"] == [f"line {number}" for number in range(30, 50)]
+    assert json.loads(json.dumps(status)) == status
+    (log,) = (tmp_path / "logs").glob("train-*.log")
+    assert "line 0\n" in log.read_text() and "printed by a library\n" in log.read_text()
+
+
+def test_a_large_result_comes_through(runner: JobRunner) -> None:
+    assert len(runner.start("train", {"do": "large"}).outcome.result(30)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("do", "status", "says"),
+    [
+        ("refuse", 409, "nothing to train on"),
+        ("crash", 500, "ZeroDivisionError: oops"),
+        ("die", 500, "was ended by signal 9"),
+    ],
+)
+def test_a_job_that_fails_says_why(runner: JobRunner, do: str, status: int, says: str) -> None:
+    job = runner.start("train", {"do": do})
+    with pytest.raises(JobError, match=says) as failed:
+        job.outcome.result(30)
+    assert failed.value.status == status
+    assert job.status == "ERROR"
+    assert says in job.describe()["details"][-1]
+
+
+def test_jobs_of_one_kind_wait_for_each_other(runner: JobRunner, tmp_path: Path) -> None:
+    first = runner.start("train", {"do": "wait"})
+    with pytest.raises(AlreadyRunning, match="enqueue"):
+        runner.start("train", {"do": "lines"})
+    second = runner.start("train", {"do": "lines"}, enqueue=True)
+    wait_for((tmp_path / "started").exists)
+    assert (first.status, second.status) == ("RUNNING", "SUBMITTED")
+    assert runner.running("train") is first
+    (tmp_path / "go").touch()
+    second.outcome.result(30)
+    assert [job.status for job in runner.jobs("train")] == ["DONE", "DONE"]
+    assert runner.running("train") is None
+
+
+def test_a_stopped_job_writes_its_checkpoint_and_the_next_may_be_asked_for_at_once(
+    runner: JobRunner, tmp_path: Path
+) -> None:
+    first = runner.start("train", {"do": "wait", "polite": True})
+    wait_for((tmp_path / "started").exists)
+    assert runner.stop("train") is first
+    assert first.describe()["status"] == "STOPPED"
+    assert runner.running("train") is None
+    second = runner.start("train", {"do": "lines"})
+    second.outcome.result(30)
+    assert (tmp_path / "checkpoint").exists()
+    assert (first.status, second.status) == ("STOPPED", "DONE")
+
+
+def test_a_job_that_does_not_stop_is_killed(runner: JobRunner, tmp_path: Path) -> None:
+    job = runner.start("train", {"do": "wait", "stubborn": True})
+    wait_for((tmp_path / "started").exists)
+    start = time.monotonic()
+    runner.stop("train")
+    with pytest.raises(JobError, match="signal 9"):
+        job.outcome.result(30)
+    assert 0.9 < time.monotonic() - start < 10
+    assert job.status == "STOPPED"
+
+
+def test_a_waiting_job_can_be_stopped(runner: JobRunner, tmp_path: Path) -> None:
+    runner.start("train", {"do": "wait", "polite": True})
+    wait_for((tmp_path / "started").exists)
+    waiting = runner.start("train", {"do": "lines"}, enqueue=True)
+    runner.stop("train")
+    if waiting.status == "SUBMITTED":
+        runner.stop("train")
+    assert waiting.describe()["status"] == "STOPPED"
+    assert waiting.describe()["details"]
+
+
+def test_nothing_to_stop(runner: JobRunner) -> None:
+    assert runner.stop("train") is None
+
+
+def test_a_job_yields_to_the_server(runner: JobRunner, tmp_path: Path) -> None:
+    job = runner.start("train", {"do": "wait"})
+    wait_for((tmp_path / "started").exists)
+    assert job.child is not None
+    assert psutil.Process(job.child.process.pid).nice() >= 10
+    assert "train" in psutil.Process(job.child.process.pid).cmdline()[-1]  # and nothing of the request
+
+
+def test_a_job_ends_with_its_server(tmp_path: Path) -> None:
+    server = f"""
+import time
+from pathlib import Path
+from msklabel.jobs.child import AppSource
+from msklabel.jobs.process import JobRunner
+runner = JobRunner(AppSource("job_app:JobApp", "", {str(tmp_path)!r}, {{}}), Path({str(tmp_path)!r}) / "logs")
+job = runner.start("train", {{"do": "wait", "polite": True}})
+while job.child is None:
+    time.sleep(0.01)
+print(job.child.process.pid, flush=True)
+time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        wait_for((tmp_path / "started").exists)
+        process.send_signal(signal.SIGKILL)
+    child.wait(20)
+    assert (tmp_path / "checkpoint").exists()
