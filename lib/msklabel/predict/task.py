@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -65,7 +66,11 @@ class SegmentationTask(InferTask):
         segmented = time.perf_counter()
         folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
         file = folder / f"{self.system.name}{suffix}"
-        write_labels(file, result.labels, self.system.labels)
+        try:
+            write_labels(file, result.labels, self.system.labels)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
         return str(file), {
