@@ -78,6 +78,6 @@ def test_labels_brought_to_the_working_grid_come_back(name: str) -> None:
     working = preprocess.labels(labels, prepared.grid)
     scores = torch.zeros((system.classes, *working.shape))
     scores[0], scores[-1] = (working == 0).float(), (working > 0).float()
-    restored = preprocess.restore(scores, prepared.grid)
+    restored = prepared.grid.deorient(preprocess.restore(scores, prepared.grid))
     a, b = restored > 0, labels > 0
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9

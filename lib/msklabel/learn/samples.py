@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.augment import build_augmentation
-from msklabel.pipeline.preprocess import Grid, Preprocess
+from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.predict.engine import padded
 from msklabel.predict.windows import Starts, window_slices, with_channels
 from msklabel.system import System
@@ -35,17 +35,28 @@ class Case:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A case on the working crop, at least a patch in size.
+    """A case on the working crop.
+
+    Attributes:
+        prepared: The scan.
+        labels: Shape (X, Y, Z) of the crop, uint8.
+    """
+
+    prepared: Prepared
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """What training crops are cut from: a whole case or one of its sides, at least a patch in size.
 
     Attributes:
         image: Shape (C, X, Y, Z), float32.
         labels: Shape (X, Y, Z), uint8.
-        grid: Where the crop lies in the scan.
     """
 
     image: torch.Tensor
     labels: torch.Tensor
-    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,15 @@ def prepare_case(system: System, case: Case) -> PreparedCase:
     scan, labels = case.load()
     preprocess = Preprocess(system)
     prepared = preprocess(scan)
-    image = padded(prepared.image, system.patch_voxels)
-    working = preprocess.labels(labels, prepared.grid)
-    whole = torch.zeros(image.shape[1:], dtype=torch.uint8)
-    x, y, z = working.shape
-    whole[:x, :y, :z] = working
-    return PreparedCase(image, whole, prepared.grid)
+    return PreparedCase(prepared, preprocess.labels(labels, prepared.grid))
+
+
+def _parts(system: System, case: PreparedCase) -> list[Part]:
+    images, labels = case.prepared.parts(case.prepared.image), case.prepared.parts(case.labels)
+    return [
+        Part(padded(image, system.patch_voxels), padded(part[None], system.patch_voxels)[0])
+        for image, part in zip(images, labels, strict=True)
+    ]
 
 
 class Samples:
@@ -80,7 +94,7 @@ class Samples:
 
     def __init__(self, system: System, cases: Sequence[PreparedCase], seed: int) -> None:
         self.system = system
-        self.cases = cases
+        self.parts = [part for case in cases for part in _parts(system, case)]
         self.seed = seed
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -88,12 +102,12 @@ class Samples:
         train = self.system.train
         rng = np.random.default_rng([self.seed, number])
         augment = build_augmentation(train.augment, self.system.dimensions, int(rng.integers(2**31)))
-        places = [(case, start) for case in self.cases for start in self._starts(case, rng)]
+        places = [(part, start) for part in self.parts for start in self._starts(part, rng)]
         order = rng.permutation(len(places))
         groups = [[places[i] for i in order[k : k + train.batch]] for k in range(0, len(order), train.batch)]
 
-        def batch(group: list[tuple[PreparedCase, Starts]]) -> Batch:
-            crops = [augment(self._crop(case, start)) for case, start in group]
+        def batch(group: list[tuple[Part, Starts]]) -> Batch:
+            crops = [augment(self._crop(part, start)) for part, start in group]
             image = torch.stack([torch.as_tensor(crop["image"]) for crop in crops]).float()
             labels = torch.stack([torch.as_tensor(crop["labels"])[0] for crop in crops])
             return Batch(image, labels.long())
@@ -109,27 +123,27 @@ class Samples:
     def steps(self) -> int:
         """Batches in an epoch."""
         rng = np.random.default_rng(0)
-        return -(-sum(len(self._starts(case, rng)) for case in self.cases) // self.system.train.batch)
+        return -(-sum(len(self._starts(part, rng)) for part in self.parts) // self.system.train.batch)
 
-    def _starts(self, case: PreparedCase, rng: np.random.Generator) -> list[Starts]:
-        """Where this epoch's crops of a case begin."""
+    def _starts(self, part: Part, rng: np.random.Generator) -> list[Starts]:
+        """Where this epoch's crops of a part begin."""
         train = self.system.train
         flat = self.system.dimensions == 2
-        slices = np.flatnonzero(case.labels.any(dim=0).any(dim=0).numpy()) if flat else np.array([])
+        slices = np.flatnonzero(part.labels.any(dim=0).any(dim=0).numpy()) if flat else np.array([])
         if flat and not len(slices):
             return []
         if train.crops_per_scan is None:
             chosen: list[int | None] = [int(z) for z in slices] if flat else [None]
         else:
             chosen = [int(rng.choice(slices)) if flat else None for _ in range(train.crops_per_scan)]
-        return [self._start(case, z, rng) for z in chosen]
+        return [self._start(part, z, rng) for z in chosen]
 
-    def _start(self, case: PreparedCase, slice_index: int | None, rng: np.random.Generator) -> Starts:
+    def _start(self, part: Part, slice_index: int | None, rng: np.random.Generator) -> Starts:
         patch = self.system.patch_voxels
-        room = [n - size for n, size in zip(case.labels.shape, patch, strict=True)]
+        room = [n - size for n, size in zip(part.labels.shape, patch, strict=True)]
         start = [int(rng.integers(free + 1)) for free in room]
         if rng.random() < self.system.train.foreground_fraction:
-            labels = case.labels if slice_index is None else case.labels[..., slice_index : slice_index + 1]
+            labels = part.labels if slice_index is None else part.labels[..., slice_index : slice_index + 1]
             present = np.unique(labels)
             present = present[present > 0]
             if len(present):
@@ -142,9 +156,9 @@ class Samples:
             start[2] = slice_index
         return start[0], start[1], start[2]
 
-    def _crop(self, case: PreparedCase, start: Starts) -> dict[str, torch.Tensor]:
+    def _crop(self, part: Part, start: Starts) -> dict[str, torch.Tensor]:
         place = window_slices(start, self.system.patch_voxels)
-        image, labels = case.image[with_channels(place)], case.labels[place][None].float()
+        image, labels = part.image[with_channels(place)], part.labels[place][None].float()
         if self.system.dimensions == 2:
             image, labels = image[..., 0], labels[..., 0]
         return {"image": image, "labels": labels}

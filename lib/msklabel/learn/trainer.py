@@ -16,7 +16,6 @@ from msklabel.errors import UserError
 from msklabel.learn.losses import build_loss
 from msklabel.learn.samples import Case, PreparedCase, Samples, prepare_case
 from msklabel.networks import Weights, build_network, load_weights, weights_of
-from msklabel.pipeline.preprocess import Prepared
 from msklabel.predict.engine import Engine, dice
 from msklabel.system import System, Train
 
@@ -160,7 +159,7 @@ class Trainer:
         engine = Engine(self.system, self.network, self.device)
         rows, losses = [], []
         for case in cases:
-            scores = engine.scores(Prepared(case.image, case.grid))
+            scores = engine.scores(case.prepared)
             labels = case.labels.to(self.device)
             losses.append(float(functional.cross_entropy(scores[None], labels[None].long())))
             predicted = scores.argmax(0).to(torch.uint8).cpu().numpy()

@@ -10,26 +10,39 @@ from scipy import ndimage
 from msklabel.system import System
 
 
-def postprocess(labels: NDArray[np.uint8], system: System) -> NDArray[np.uint8]:
+def postprocess(labels: NDArray[np.uint8], system: System, plane: int | None = None) -> NDArray[np.uint8]:
     """Keep largest components and fill holes for the labels that the system names.
 
     Args:
-        labels: Shape (X, Y, Z), on the scan's grid.
+        labels: Shape (X, Y, Z), axes turned to the working ones.
         system: Names the labels to clean.
+        plane: Where left and right are cleaned apart: first voxel of the right half along the first axis.
 
     Returns:
         A new label map; holes are filled only where there was background.
     """
     cleaned = labels.copy()
+    sides = [cleaned] if plane is None else [cleaned[:plane], cleaned[plane:]]
+    for side in sides:
+        if side.size:
+            _clean(side, system)
+    return cleaned
+
+
+def _clean(labels: NDArray[np.uint8], system: System) -> None:
+    """Clean one side in place, each label within its own bounding box."""
+    boxes = ndimage.find_objects(labels)
     indices = system.label_indices
     for name in system.postprocess.largest_component:
-        mask = cleaned == indices[name]
-        if mask.any():
-            cleaned[mask & (cc3d.largest_k(mask, k=1) == 0)] = 0
+        box = boxes[indices[name] - 1] if indices[name] <= len(boxes) else None
+        if box is not None:
+            mask = labels[box] == indices[name]
+            labels[box][mask & (cc3d.largest_k(mask, k=1) == 0)] = 0
     for name in system.postprocess.fill_holes:
-        mask = cleaned == indices[name]
-        cleaned[(cleaned == 0) & _filled(mask, flat=system.dimensions == 2)] = indices[name]
-    return cleaned
+        box = boxes[indices[name] - 1] if indices[name] <= len(boxes) else None
+        if box is not None:
+            filled = _filled(labels[box] == indices[name], flat=system.dimensions == 2)
+            labels[box][(labels[box] == 0) & filled] = indices[name]
 
 
 def _filled(mask: NDArray[np.bool_], flat: bool) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ back: class scores on the crop -> label indices on the native grid, slab by slab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from msklabel.pipeline.resample import (
     resample_nearest,
     resampled_shape,
 )
+from msklabel.pipeline.sides import Sides, find_sides
 from msklabel.system import Percentile, System, Window
 
 _MARGIN_MM = 10.0
@@ -73,10 +75,20 @@ class Prepared:
     Attributes:
         image: Shape (C, X, Y, Z), float32, normalised, on the working crop.
         grid: Where the crop lies.
+        sides: Where left and right are, in systems with one network for both.
     """
 
     image: torch.Tensor
     grid: Grid
+    sides: Sides | None = None
+
+    def parts(self, array: torch.Tensor) -> list[torch.Tensor]:
+        """What the network sees of an array (..., X, Y, Z) on the crop: the whole, or its sides as right ones."""
+        return self.sides.split(array) if self.sides else [array]
+
+    def whole(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Inverse of :meth:`parts`."""
+        return self.sides.join(parts) if self.sides else parts[0]
 
 
 class Preprocess:
@@ -103,10 +115,15 @@ class Preprocess:
         image = torch.from_numpy(np.ascontiguousarray(whole.orient(scan.array), dtype=np.float32))
         image = resample_linear(image, shape)
         step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
-        crop = _body(image[0].numpy(), self.system, step_mm)
+        foreground = _foreground(image[0].numpy(), system)
+        crop = _body(foreground, system, step_mm)
+        grid = replace(whole, working_shape=shape, crop=crop)
+        sides = None
+        if system.laterality == "mirror_halves":
+            middle_mm = _middle_mm(scan, grid)
+            sides = find_sides(foreground[crop], step_mm, middle_mm, scan.facts)
         x, y, z = crop
-        image = _normalise(image[:, x, y, z].contiguous(), system)
-        return Prepared(image, replace(whole, working_shape=shape, crop=crop))
+        return Prepared(_normalise(image[:, x, y, z].contiguous(), system), grid, sides)
 
     def labels(self, labels: NDArray[np.uint8], grid: Grid) -> torch.Tensor:
         """Bring a label map (X, Y, Z) of the scan to the working crop, by the nearest voxel; uint8."""
@@ -116,7 +133,7 @@ class Preprocess:
         return torch.from_numpy(np.ascontiguousarray(working[grid.crop]))
 
     def restore(self, scores: torch.Tensor, grid: Grid) -> NDArray[np.uint8]:
-        """Take class scores on the crop to label indices on the scan's own grid.
+        """Take class scores on the crop to label indices on the scan's own grid, axes turned to the working ones.
 
         Scores are interpolated linearly and reduced at once, a slab of slices at a time, so that a full-size array
         of scores never exists. Outside the crop all is background.
@@ -125,7 +142,7 @@ class Preprocess:
             scores: Shape (classes, X, Y, Z) on the crop, class 0 the background.
 
         Returns:
-            Shape of the scan, uint8.
+            Shape ``grid.oriented_shape``, uint8; ``grid.deorient`` turns it to the scan's stored axes.
         """
         native = grid.oriented_shape
         spans = [_covered(n, m, c) for n, m, c in zip(native, grid.working_shape, grid.crop, strict=True)]
@@ -145,7 +162,7 @@ class Preprocess:
             matrices = (*weights[:2], rows[:, below:above])
             slab = apply_weights(part, tuple(_matrix_or_none(w, scores.device) for w in matrices))
             restored[x0:x1, y0:y1, start:stop] = slab.argmax(0).to(torch.uint8).cpu().numpy()
-        return grid.deorient(restored)
+        return restored
 
 
 def turned_grid(scan: Scan, codes: str) -> Grid:
@@ -158,17 +175,30 @@ def turned_grid(scan: Scan, codes: str) -> Grid:
     return replace(grid, working_shape=(i, j, k), crop=(slice(0, i), slice(0, j), slice(0, k)))
 
 
-def _body(image: NDArray[np.float32], system: System, step_mm: tuple[float, ...]) -> tuple[slice, slice, slice]:
-    """Bounding box of what is neither air nor noise, with a margin."""
+def _foreground(image: NDArray[np.float32], system: System) -> NDArray[np.bool_]:
+    """What is neither air nor noise."""
     lower = system.intensity.lower if isinstance(system.intensity, Window) else _dark(image)
-    smooth = ndimage.uniform_filter(image, [min(3, n) for n in image.shape])
-    found = ndimage.find_objects((smooth > lower).astype(np.uint8))
+    return ndimage.uniform_filter(image, [min(3, n) for n in image.shape]) > lower
+
+
+def _middle_mm(scan: Scan, grid: Grid) -> float:
+    """Where the middle of the crop lies along the scanner's left-right axis, in mm to the right."""
+    shares = [(c.start + c.stop) / 2 / n for c, n in zip(grid.crop, grid.working_shape, strict=True)]
+    index = np.ones(4)
+    for share, axis, flip in zip(shares, grid.axes, grid.flipped, strict=True):
+        index[axis] = (1 - share if flip else share) * grid.native_shape[axis] - 0.5
+    return float((scan.affine @ index)[0])
+
+
+def _body(foreground: NDArray[np.bool_], system: System, step_mm: tuple[float, ...]) -> tuple[slice, slice, slice]:
+    """Bounding box of the foreground, with a margin."""
+    found = ndimage.find_objects(foreground.astype(np.uint8))
     if not found:
         raise UserError(f"{system.name}: nothing but air or noise in this scan; is it {' or '.join(system.modality)}?")
     margins = [int(np.ceil(_MARGIN_MM / step)) for step in step_mm]
     x, y, z = (
         slice(max(0, part.start - margin), min(n, part.stop + margin))
-        for part, margin, n in zip(found[0], margins, image.shape, strict=True)
+        for part, margin, n in zip(found[0], margins, foreground.shape, strict=True)
     )
     return x, y, z
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,18 +31,21 @@ class Segmentation:
 
 
 class Engine:
-    """Predict with one trained network of a system; may be called from several threads, one at a time.
+    """Predict with the trained networks of a system; may be called from several threads, one at a time.
 
     Args:
         system: The system.
-        network: Its network, with weights; moved to the device and set to evaluation.
-        device: Where it runs.
+        networks: Its network with weights, or the members of an ensemble; moved to the device and set to evaluation.
+        device: Where they run.
     """
 
-    def __init__(self, system: System, network: nn.Module, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, system: System, networks: nn.Module | Sequence[nn.Module], device: torch.device | str = "cpu"
+    ) -> None:
         self.system = system
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
+        members = [networks] if isinstance(networks, nn.Module) else list(networks)
+        self.networks = [network.to(self.device).eval() for network in members]
         self.preprocess = Preprocess(system)
 
     def __call__(self, scan: Scan, progress: Progress | None = None) -> Segmentation:
@@ -59,57 +63,116 @@ class Engine:
         marks.append(time.perf_counter())
         scores = self.scores(prepared, progress)
         marks.append(time.perf_counter())
-        restored = self.preprocess.restore(scores, prepared.grid)
-        labels = postprocess(restored, self.system)
+        grid = prepared.grid
+        restored = self.preprocess.restore(scores, grid)
+        labels = grid.deorient(postprocess(restored, self.system, _native_plane(prepared)))
         marks.append(time.perf_counter())
         stages = zip(("prepare", "network", "restore"), np.diff(marks), strict=True)
         return Segmentation(LabelMap(labels, scan.affine), {stage: round(float(s), 4) for stage, s in stages})
 
     @torch.inference_mode()
     def scores(self, prepared: Prepared, progress: Progress | None = None) -> torch.Tensor:
-        """Class scores (classes, X, Y, Z) on the working crop, blended over windows.
+        """Class scores (classes, X, Y, Z) on the working crop: blended over windows, combined over members.
 
-        Where there is nothing to see the background has the only score above 0.
+        Scores of one network are its outputs; an ensemble's are mean probabilities or, by the system's choice, the
+        share of members that vote for a class. Where there is nothing to see, only the background scores above 0.
         """
-        patch = self.system.patch_voxels
-        image, shape = padded(prepared.image, patch), prepared.image.shape[1:]
-        floor = image.amin(dim=(1, 2, 3), keepdim=True)
-        occupied = (image > floor).any(0)
-        starts = plan_windows(image.shape[1:], patch, self.system.predict.overlap, occupied)  # type: ignore[arg-type]
-        weights = blend_weights(patch, self.system.predict.blend).to(self.device)
-        image = image.to(self.device)
-        total = torch.zeros((self.system.classes, *image.shape[1:]), device=self.device)
-        norm = torch.zeros(image.shape[1:], device=self.device)
-        batch = self.system.predict.batch
-        for first in range(0, len(starts), batch):
-            places = [window_slices(start, patch) for start in starts[first : first + batch]]
-            scores = self._forward(torch.stack([image[with_channels(place)] for place in places]))
-            for place, window in zip(places, scores, strict=True):
-                total[with_channels(place)] += window * weights
-                norm[place] += weights
-            if progress:
-                progress(min(first + batch, len(starts)), len(starts))
-        unseen = norm == 0
-        total /= torch.where(unseen, 1, norm)
-        total[0][unseen] = 1
-        x, y, z = shape
-        return total[:, :x, :y, :z]
+        parts = prepared.parts(prepared.image)
+        plan = _Plan(self.system, [padded(part, self.system.patch_voxels) for part in parts], self.device)
+        total: list[torch.Tensor] = []
+        for member, network in enumerate(self.networks):
+            steps = _shifted(progress, member, len(self.networks))
+            scores = [self._combined(part) for part in self._blended(network, plan, steps)]
+            total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
+        x, y, z = parts[0].shape[1:]
+        return prepared.whole([part[:, :x, :y, :z] for part in total])
 
-    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+    def _combined(self, scores: torch.Tensor) -> torch.Tensor:
+        """What one member adds to the sum over members."""
+        if len(self.networks) == 1:
+            return scores
+        if self.system.predict.ensemble == "mean":
+            return scores.softmax(0) / len(self.networks)
+        votes = functional.one_hot(scores.argmax(0), len(scores)).movedim(-1, 0)
+        return votes.float() / len(self.networks)
+
+    def _blended(self, network: nn.Module, plan: _Plan, progress: Progress | None) -> list[torch.Tensor]:
+        """Scores of one network on every part, (classes, X, Y, Z) each."""
+        total = [torch.zeros((self.system.classes, *image.shape[1:]), device=self.device) for image in plan.images]
+        norm = [torch.zeros(image.shape[1:], device=self.device) for image in plan.images]
+        batch = self.system.predict.batch
+        for first in range(0, len(plan.windows), batch):
+            windows = plan.windows[first : first + batch]
+            crops = torch.stack([plan.images[part][with_channels(place)] for part, place in windows])
+            for (part, place), scores in zip(windows, self._mirrored(network, crops), strict=True):
+                total[part][with_channels(place)] += scores * plan.weights
+                norm[part][place] += plan.weights
+            if progress:
+                progress(min(first + batch, len(plan.windows)), len(plan.windows))
+        for scores, weight in zip(total, norm, strict=True):
+            unseen = weight == 0
+            scores /= torch.where(unseen, 1, weight)
+            scores[0][unseen] = 1
+        return total
+
+    def _mirrored(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
+        """Scores of windows (B, C, *patch), averaged over all combinations of the system's mirror axes."""
+        axes = self.system.predict.mirror_axes
+        subsets = [subset for n in range(len(axes) + 1) for subset in itertools.combinations(axes, n)]
+        total = torch.zeros(())
+        for subset in subsets:
+            flips = [axis + 2 for axis in subset]
+            total = self._forward(network, windows.flip(flips)).flip(flips) + total.to(windows.device)
+        return total / len(subsets)
+
+    def _forward(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
         """Scores in float32 of windows (B, C, *patch); 2D networks get (B, C, X, Y)."""
         flat = self.system.dimensions == 2
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            scores = self.network(windows[..., 0] if flat else windows)
+            scores = network(windows[..., 0] if flat else windows)
         return (scores[..., None] if flat else scores).float()
 
 
+class _Plan:
+    """The windows of all parts of a scan, in one list so that batches may hold several parts."""
+
+    def __init__(self, system: System, images: Sequence[torch.Tensor], device: torch.device) -> None:
+        patch = system.patch_voxels
+        self.images = [image.to(device) for image in images]
+        self.weights = blend_weights(patch, system.predict.blend).to(device)
+        self.windows: list[tuple[int, tuple[slice, slice, slice]]] = []
+        for part, image in enumerate(images):
+            occupied = (image > image.amin(dim=(1, 2, 3), keepdim=True)).any(0)
+            x, y, z = image.shape[1:]
+            starts = plan_windows((x, y, z), patch, system.predict.overlap, occupied)
+            self.windows += [(part, window_slices(start, patch)) for start in starts]
+
+
+def _shifted(progress: Progress | None, member: int, members: int) -> Progress | None:
+    """Progress of one member as a part of all."""
+    if progress is None:
+        return None
+    return lambda done, windows: progress(member * windows + done, members * windows)
+
+
+def _native_plane(prepared: Prepared) -> int | None:
+    """First voxel of the right half on the scan's own resolution, along the first working axis."""
+    if prepared.sides is None:
+        return None
+    grid = prepared.grid
+    return round((grid.crop[0].start + prepared.sides.plane) * grid.oriented_shape[0] / grid.working_shape[0])
+
+
 def padded(image: torch.Tensor, patch_voxels: Sequence[int]) -> torch.Tensor:
-    """Pad (C, X, Y, Z) at the far ends to at least a patch, with each channel's lowest value."""
+    """Pad (C, X, Y, Z) at the far ends to at least a patch: with each channel's lowest value, labels (uint8) with 0."""
     missing = [max(0, patch - n) for n, patch in zip(image.shape[1:], patch_voxels, strict=True)]
     if not any(missing):
         return image
+    margins = [0, missing[2], 0, missing[1], 0, missing[0]]
+    if image.dtype == torch.uint8:
+        return functional.pad(image, margins)
     floor = image.amin(dim=(1, 2, 3), keepdim=True)
-    return functional.pad(image - floor, [0, missing[2], 0, missing[1], 0, missing[0]]) + floor
+    return functional.pad(image - floor, margins) + floor
 
 
 def dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], index: int) -> float:
