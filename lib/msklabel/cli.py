@@ -139,7 +139,12 @@ def train(
     system: Annotated[str, typer.Argument(help="System to train.")],
     studies: Studies,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
-    from_scratch: Annotated[bool, typer.Option(help="Fresh weights instead of the served version's.")] = False,
+    folds: Annotated[int, typer.Option(help="Train so many members by cross-validation, split by patient.")] = 1,
+    on_all: Annotated[
+        bool, typer.Option(help="Keep no scan for validation; the version counts as not validated.")
+    ] = False,
+    from_version: Annotated[str, typer.Option("--from", help="Version to start from; the served one by default.")] = "",
+    from_scratch: Annotated[bool, typer.Option(help="Start from fresh weights.")] = False,
     configs: Configs = None,
     profile: Profile = PAPER,
     device: Device = None,
@@ -150,7 +155,13 @@ def train(
 
     conf = _conf(models=system, configs=configs, profile=profile, device=device, state=state)
     server_app = MskLabelApp(str(app_folder()), str(studies), conf)
-    request: dict[str, Any] = {"model": system, "from_scratch": from_scratch}
+    request: dict[str, Any] = {
+        "model": system,
+        "folds": folds,
+        "on_all": on_all,
+        "from_version": from_version,
+        "from_scratch": from_scratch,
+    }
     if epochs is not None:
         request["max_epochs"] = epochs
     _log_to_console()

@@ -55,9 +55,9 @@ def test_saved_and_loaded_weights_predict_the_same_voxels_on_the_native_grid(nam
     system, versions = DEMO[name], Versions(tmp_path)
     torch.manual_seed(1)
     network = build_network(system)
-    versions.add(system, weights_of(network), {})
+    versions.add(system, [weights_of(network)], {})
     again = build_network(system)
-    load_weights(again, versions.weights(system, "0001"))
+    load_weights(again, versions.weights(system, "0001")[0])
     scan = synthetic_scan(system)
     first, second = (Engine(system, net)(scan).labels for net in (network, again))
     assert first.array.shape == scan.shape

@@ -21,9 +21,8 @@ from msklabel.predict.engine import Engine
 
 
 def make_case(seed: int, left_out: tuple[int, ...] = ()) -> Case:
-    rng = np.random.default_rng(seed)
-
     def load() -> tuple[Scan, np.ndarray]:
+        rng = np.random.default_rng(seed)
         hu, labels = body_in_air((30, 28, 6))
         labels[..., list(left_out)] = 0
         return Scan((hu + rng.normal(0, 20, hu.shape).astype(np.float32))[None], np.eye(4)), labels
@@ -114,14 +113,14 @@ def test_versions_are_immutable_numbered_and_published_by_a_pointer(tmp_path: Pa
     system, versions = make_system(), Versions(tmp_path)
     assert versions.serving("toy") is None
     network = build_network(system)
-    first = versions.add(system, weights_of(network), {"mean_dice": 0.5})
-    second = versions.add(system, weights_of(network), {"mean_dice": 0.6})
+    first = versions.add(system, [weights_of(network)], {"mean_dice": 0.5})
+    second = versions.add(system, [weights_of(network)], {"mean_dice": 0.6})
     assert (first.name, second.name, versions.serving("toy")) == ("0001", "0002", None)
     versions.publish("toy", "0002")
     assert versions.serving("toy") == "0002"
     versions.publish("toy", "0001")
     assert versions.serving("toy") == "0001"
-    stored = versions.weights(system, "0001")
+    (stored,) = versions.weights(system, "0001")
     assert all(torch.equal(stored[name], tensor) for name, tensor in weights_of(network).items())
     assert json.loads((tmp_path / "toy/0001/metrics.json").read_text()) == {"mean_dice": 0.5}
     with pytest.raises(NotFound, match="no version '0009'; versions: 0001, 0002"):
@@ -130,7 +129,7 @@ def test_versions_are_immutable_numbered_and_published_by_a_pointer(tmp_path: Pa
 
 def test_weights_of_another_configuration_are_refused_by_name(tmp_path: Path) -> None:
     system, versions = make_system(), Versions(tmp_path)
-    versions.add(system, weights_of(build_network(system)), {})
+    versions.add(system, [weights_of(build_network(system))], {})
     other = make_system(spacing_mm=[2.0, 2.0, None])
     with pytest.raises(UserError, match=rf"{system.fingerprint}\), not of toy .*{other.fingerprint}"):
         versions.weights(other, "0001")
@@ -138,7 +137,7 @@ def test_weights_of_another_configuration_are_refused_by_name(tmp_path: Path) ->
 
 def test_a_damaged_weights_file_is_refused(tmp_path: Path) -> None:
     system, versions = make_system(), Versions(tmp_path)
-    versions.add(system, weights_of(build_network(system)), {})
+    versions.add(system, [weights_of(build_network(system))], {})
     file = tmp_path / "toy/0001/weights.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Which scans validate: decided once by the patient, never by chance."""
+"""Which scans validate, and folds: decided once by the patient, never by chance."""
 
 from __future__ import annotations
 
@@ -14,5 +14,13 @@ def is_validation(patient: str, share: float = VALIDATION_SHARE) -> bool:
         patient: Identifier of the patient.
         share: Expected share of patients that validate, 0 to 1.
     """
-    digest = hashlib.sha256(f"msklabel split:{patient}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return _number(f"msklabel split:{patient}") < share * 2**64
+
+
+def fold_of(patient: str, folds: int) -> int:
+    """Which of a number of cross-validation folds all scans of a patient are held out in, from 0."""
+    return _number(f"msklabel fold:{patient}") % folds
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -24,11 +24,12 @@ from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.imaging.read import read_labels, read_scan
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
+from msklabel.learn.fit import Fitted, Recipe, fit
 from msklabel.learn.samples import Case
 from msklabel.learn.split import is_validation
-from msklabel.learn.trainer import Report, Stopped, Trainer
+from msklabel.learn.trainer import Report, Stopped
 from msklabel.learn.versions import Version, Versions
-from msklabel.networks import Weights, build_network, load_weights
+from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine
 from msklabel.system import System
 
@@ -70,8 +71,19 @@ class SystemTrainTask(TrainTask):
         self.folder = versions.root / system.name / "training"
 
     def config(self) -> dict[str, Any]:
-        """Options that a client may set: ``max_epochs``, ``from_scratch``, ``seed``."""
-        return {"max_epochs": self.system.train.epochs, "from_scratch": False, "seed": 0}
+        """Options that a client may set, with their defaults.
+
+        ``max_epochs``; ``folds`` for an ensemble by cross-validation; ``on_all`` to keep no scan for validation;
+        ``from_version`` to start from another version than the one in service; ``from_scratch``; ``seed``.
+        """
+        return {
+            "max_epochs": self.system.train.epochs,
+            "folds": 1,
+            "on_all": False,
+            "from_version": "",
+            "from_scratch": False,
+            "seed": 0,
+        }
 
     def stats(self) -> dict[str, Any]:
         """Progress of the running or the last training, as clients show it; empty before the first."""
@@ -86,42 +98,50 @@ class SystemTrainTask(TrainTask):
         Raises:
             UserError: If nothing is labelled yet, an option is wrong, or the training diverges.
         """
-        epochs, seed = _whole(request, "max_epochs", self.system.train.epochs), _whole(request, "seed", 0, lowest=0)
+        recipe = Recipe(
+            epochs=_whole(request, "max_epochs", self.system.train.epochs),
+            folds=_whole(request, "folds", 1),
+            seed=_whole(request, "seed", 0, lowest=0),
+            device=self.device,
+        )
         pairs = self.pairs(self.system.name)
-        training = [pair for pair in pairs if not is_validation(pair.patient)]
-        validation = [pair for pair in pairs if is_validation(pair.patient)]
+        kept = [] if request.get("on_all") else [pair for pair in pairs if is_validation(pair.patient)]
+        training = [_case(pair) for pair in pairs if pair not in kept]
+        held_out = [_case(pair) for pair in kept]
         if not training:
-            waiting = f"; {len(validation)} labelled scan(s) are kept for validation" if validation else ""
+            waiting = f"; {len(kept)} labelled scan(s) are kept for validation" if kept else ""
             raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}")
-        serving = None if request.get("from_scratch") else self._serving()
+        base = self._base(request)
+        initial = self.versions.weights(self.system, base)[0] if base else None
         plan = {
+            **asdict(recipe),
             "fingerprint": self.system.fingerprint,
-            "labels": sorted(pair.sha256 for pair in pairs),
-            "base": serving,
-            "epochs": epochs,
-            "seed": seed,
+            "training": sorted(pair.sha256 for pair in pairs if pair not in kept),
+            "validation": sorted(pair.sha256 for pair in kept),
+            "base": base,
         }
         self._keep_or_clear(plan)
-        _write_json(self.folder.parent / "training.json", {"epoch": 0, "total_epochs": epochs, "best_metric": 0.0})
-        weights = self.versions.weights(self.system, serving) if serving else None
-        trainer = Trainer(self.system, self.folder, weights, self.device, epochs, seed)
-        cases = [_case(pair) for pair in training]
-        held_out = [_case(pair) for pair in validation]
+        _write_json(self.folder.parent / "training.json", {"epoch": 0, "total_epochs": recipe.epochs})
         stop = _StopOnSignal()
         try:
-            best = trainer(cases, held_out, self._report, stop.asked)
+            fitted = fit(
+                self.system, training, held_out, self.folder, recipe, initial, self._report, should_stop=stop.asked
+            )
         except Stopped:
-            logger.info("%s: stopped after epoch %d; starts from there again", self.system.name, trainer.state.epoch)
+            logger.info("%s: stopped; a training of the same labels goes on from here", self.system.name)
             return {**self.stats(), "stopped": True}
         finally:
             stop.restore()
-        network = build_network(self.system)
-        load_weights(network, best)
-        dices = case_dice(Engine(self.system, network, trainer.device), held_out)
-        version = self._store(best, dices, plan, len(training), trainer)
-        self._publish_if_better(version, held_out, trainer)
+        self._publish_if_better(self._store(fitted, held_out, plan), fitted, held_out)
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.stats()
+
+    def _base(self, request: Mapping[str, Any]) -> str | None:
+        """Name of the version to start from."""
+        named = str(request.get("from_version") or "")
+        if named and request.get("from_scratch"):
+            raise UserError("from_version and from_scratch exclude each other")
+        return named or (None if request.get("from_scratch") else self._serving())
 
     def _serving(self) -> str | None:
         """The version to go on from: the one in service if it is of this very configuration."""
@@ -143,67 +163,70 @@ class SystemTrainTask(TrainTask):
         self.folder.mkdir(parents=True)
         _write_json(file, plan)
 
-    def _report(self, report: Report) -> None:
-        values = {key: None if isinstance(v, float) and isnan(v) else v for key, v in asdict(report).items()}
+    def _report(self, fold: int, report: Report) -> None:
+        best = _number(report.best_dice)
+        name = f"{self.system.name}, fold {fold}" if fold else self.system.name
         logger.info(
             "%s: epoch %d of %d, loss %.4f, best validation Dice %s, %.0f s",
-            self.system.name,
+            name,
             report.epoch,
             report.epochs,
             report.loss,
-            "none" if isnan(report.best_dice) else f"{report.best_dice:.3f}",
+            best,
             report.seconds,
         )
         self._write_stats(
             {
+                "fold": fold,
                 "epoch": report.epoch,
                 "total_epochs": report.epochs,
                 "total_time": str(round(report.seconds, 1)),
-                "best_metric": values["best_dice"] or 0.0,
-                "train": {"loss": values["loss"]},
-                "eval": {"dice": values["validation_dice"]},
+                "best_metric": best or 0.0,
+                "train": {"loss": _number(report.loss)},
+                "eval": {"dice": _number(report.validation_dice)},
             }
         )
 
     def _write_stats(self, changes: dict[str, Any]) -> None:
         _write_json(self.folder.parent / "training.json", {**self.stats(), **changes})
 
-    def _store(
-        self,
-        weights: Weights,
-        dices: dict[str, dict[str, float]],
-        plan: dict[str, Any],
-        count: int,
-        trainer: Trainer,
-    ) -> Version:
+    def _store(self, fitted: Fitted, held_out: Sequence[Case], plan: dict[str, Any]) -> Version:
+        dices = case_dice(self._engine(fitted.members, fitted), held_out)
         metrics = {
             **plan,
+            "profile": self.system.profile,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "seconds": round(trainer.state.seconds, 1),
-            "device": str(trainer.device),
-            "training_scans": count,
+            "seconds": round(fitted.seconds, 1),
+            "device": str(fitted.device),
+            "members": len(fitted.members),
+            "training_scans": len(plan["training"]),
             "validation_scans": len(dices),
             "validated": bool(dices),
             "mean_dice": _number(mean_dice(dices)),
             "label_dice": {name: _number(value) for name, value in label_means(dices).items()},
+            "cross_validated_dice": _number(mean_dice(fitted.fold_dice)),
         }
-        return self.versions.add(self.system, weights, metrics)
+        return self.versions.add(self.system, fitted.members, metrics)
 
-    def _publish_if_better(self, version: Version, held_out: Sequence[Case], trainer: Trainer) -> None:
+    def _publish_if_better(self, version: Version, fitted: Fitted, held_out: Sequence[Case]) -> None:
         """Serve the new version unless the one in service is better on the same validation scans."""
         serving = self._serving()
         before = None
         if serving and held_out:
-            network = build_network(self.system)
-            load_weights(network, self.versions.weights(self.system, serving))
-            before = mean_dice(case_dice(Engine(self.system, network, trainer.device), held_out))
+            engine = self._engine(self.versions.weights(self.system, serving), fitted)
+            before = _number(mean_dice(case_dice(engine, held_out)))
         after = version.metrics["mean_dice"]
-        publish = before is None or isnan(before) or (after is not None and after >= before)
+        publish = before is None or (after is not None and after >= before)
         if publish:
             self.versions.publish(self.system.name, version.name)
-        reason = "no validation scans: not validated" if not held_out else f"Dice {after} after {_number(before)}"
+        compared = f"Dice {after} after {before}" if before is not None else f"Dice {after}, nothing to compare with"
+        reason = compared if held_out else "no validation scans: not validated"
         logger.info("%s: version %s %s (%s)", self.system.name, version.name, _verb(publish), reason)
         self._write_stats({"version": version.name, "published": publish, "reason": reason})
+
+    def _engine(self, members: Sequence[Weights], fitted: Fitted) -> Engine:
+        networks = [loaded_network(self.system, weights) for weights in members]
+        return Engine(self.system, networks, fitted.device)
 
 
 class _StopOnSignal:

@@ -1,6 +1,7 @@
 """Model versions: immutable weights, and an atomic pointer to the one that is served.
 
-``<root>/<system>/<version>/{weights.safetensors, system.yaml, metrics.json}`` and ``<root>/<system>/serving``.
+``<root>/<system>/<version>/{weights.safetensors, system.yaml, metrics.json}`` and ``<root>/<system>/serving``. The
+members of an ensemble are ``weights.safetensors``, ``weights_1.safetensors`` and so on.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +41,18 @@ class Versions:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def add(self, system: System, weights: Weights, metrics: dict[str, Any]) -> Version:
-        """Store weights as the next version; it exists whole or not at all, and is not served yet."""
+    def add(self, system: System, members: Sequence[Weights], metrics: dict[str, Any]) -> Version:
+        """Store the weights of one network or of an ensemble as the next version.
+
+        It exists whole or not at all, and is not served yet.
+        """
         folder = self.root / system.name
         folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:
             facts = {"system": system.name, "fingerprint": system.fingerprint, "profile": system.profile}
-            save_file(weights, building / "weights.safetensors", metadata=facts)
+            for number, weights in enumerate(members):
+                save_file(weights, building / _member_name(number), metadata=facts)
             document = system.model_dump(mode="json", exclude_unset=True)
             (building / "system.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
             (building / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
@@ -96,15 +102,19 @@ class Versions:
         Path(temporary).replace(folder / _POINTER)
         _flush(folder)
 
-    def weights(self, system: System, name: str) -> Weights:
-        """Read the weights of a version.
+    def weights(self, system: System, name: str) -> list[Weights]:
+        """Read the weights of every member of a version; one where it is no ensemble.
 
         Raises:
             NotFound: If there is no such version.
             UserError: If the file is damaged, or belongs to another system, other labels or another network.
         """
         self.get(system.name, name)
-        return read_weights(self.root / system.name / name / "weights.safetensors", system)
+        folder = self.root / system.name / name
+        files = [folder / _member_name(0)]
+        while (following := folder / _member_name(len(files))).exists():
+            files.append(following)
+        return [read_weights(file, system) for file in files]
 
     def _next_name(self, system: str) -> str:
         names = self.names(system)
@@ -130,6 +140,10 @@ def read_weights(file: Path, system: System) -> Weights:
             f"fingerprint {system.fingerprint})"
         )
     return tensors
+
+
+def _member_name(number: int) -> str:
+    return f"weights_{number}.safetensors" if number else "weights.safetensors"
 
 
 def _flush(path: Path) -> None:

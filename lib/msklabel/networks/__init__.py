@@ -27,7 +27,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vnet": build_vnet,
 }
 
-__all__ = ["NETWORKS", "Input", "Weights", "build_network", "load_weights", "weights_of"]
+__all__ = ["NETWORKS", "Input", "Weights", "build_network", "load_weights", "loaded_network", "weights_of"]
 
 
 def build_network(system: System) -> nn.Module:
@@ -52,6 +52,13 @@ def build_network(system: System) -> nn.Module:
     patch = system.patch_voxels[: system.dimensions]
     shape = Input(len(system.channels), system.classes, patch)
     return _build(builder, shape, parameters, where)
+
+
+def loaded_network(system: System, weights: Weights) -> nn.Module:
+    """Build the network of a system and put weights into it."""
+    network = build_network(system)
+    load_weights(network, weights)
+    return network
 
 
 def _build(builder: Callable[..., nn.Module], shape: Input, parameters: dict[str, Any], where: str) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
-from msklabel.networks import Weights, build_network, load_weights
+from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.system import System
 
@@ -20,8 +20,8 @@ class WeightSource(Protocol):
     def serving(self, system: str) -> str | None:
         """Name of the version in service; None before the first."""
 
-    def weights(self, system: System, name: str) -> Weights:
-        """Weights of a version, checked against the system."""
+    def weights(self, system: System, name: str) -> list[Weights]:
+        """Weights of each member of a version, checked against the system."""
 
 
 class ServedModel:
@@ -62,7 +62,6 @@ class ServedModel:
             first = f"start from {self.system.name}_threshold and " if self.system.thresholds else ""
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
         if self._loaded is None or self._loaded[0] != name:
-            network = build_network(self.system)
-            load_weights(network, self.versions.weights(self.system, name))
-            self._loaded = name, Engine(self.system, network, self.device)
+            members = [loaded_network(self.system, weights) for weights in self.versions.weights(self.system, name)]
+            self._loaded = name, Engine(self.system, members, self.device)
         return self._loaded

@@ -1,0 +1,113 @@
+"""Train all members of a version: one network, or one for each cross-validation fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from msklabel.errors import UserError
+from msklabel.learn.evaluate import CaseDice, case_dice
+from msklabel.learn.samples import Case
+from msklabel.learn.split import fold_of
+from msklabel.learn.trainer import Report, Trainer
+from msklabel.learn.versions import read_weights
+from msklabel.networks import Weights, loaded_network
+from msklabel.predict.engine import Engine
+from msklabel.system import System
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is asked for, beside the system's own recipe.
+
+    Attributes:
+        epochs: Epochs of each member.
+        folds: 1, or the number of folds, each held out once.
+        seed: Of weights, order and augmentation.
+        device: Where to train; None takes a GPU where there is one.
+    """
+
+    epochs: int
+    folds: int = 1
+    seed: int = 0
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Trained members, and Dice of each on the cases of its own fold (empty without folds)."""
+
+    members: list[Weights]
+    fold_dice: CaseDice
+    seconds: float
+    device: torch.device
+
+
+def fit(
+    system: System,
+    training: Sequence[Case],
+    held_out: Sequence[Case],
+    folder: Path,
+    recipe: Recipe,
+    initial: Weights | None = None,
+    report: Callable[[int, Report], None] = lambda _fold, _report: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Train; goes on where it was stopped, folds that are done are not done again.
+
+    Args:
+        system: The system.
+        training: Cases to learn from; with folds they are split by patient.
+        held_out: Cases that choose the best epoch where there are no folds.
+        folder: Where checkpoints lie.
+        recipe: Epochs, folds, seed, device.
+        initial: Weights to start each member from.
+        report: Called after each epoch with the fold's number.
+        should_stop: Asked after each step.
+
+    Raises:
+        Stopped: If ``should_stop`` said so.
+        UserError: If there are too few patients for the folds, or the loss diverges.
+    """
+    groups = [(training, held_out)] if recipe.folds == 1 else _folds(system, training, recipe.folds)
+    members: list[Weights] = []
+    fold_dice: CaseDice = {}
+    seconds = 0.0
+    device = torch.device("cpu")
+    for number, (learn, test) in enumerate(groups):
+        place = folder / f"fold{number}"
+        done = place / "done.safetensors"
+        trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, recipe.seed + number)
+        device = trainer.device
+        if done.exists():
+            members.append(read_weights(done, system))
+        else:
+            members.append(trainer(learn, test, partial(report, number), should_stop))
+            place.mkdir(parents=True, exist_ok=True)
+            save_file(members[-1], done, metadata={"fingerprint": system.fingerprint, "system": system.name})
+        seconds += trainer.state.seconds
+        if recipe.folds > 1:
+            engine = Engine(system, loaded_network(system, members[-1]), device)
+            fold_dice |= case_dice(engine, test)
+    return Fitted(members, fold_dice, seconds, device)
+
+
+def _folds(system: System, cases: Sequence[Case], folds: int) -> list[tuple[list[Case], list[Case]]]:
+    """For each fold the cases to learn from and those held out, by patient."""
+    numbers = [fold_of(case.patient, folds) for case in cases]
+    groups = [
+        (
+            [case for case, n in zip(cases, numbers, strict=True) if n != fold],
+            [case for case, n in zip(cases, numbers, strict=True) if n == fold],
+        )
+        for fold in range(folds)
+    ]
+    if any(not learn or not test for learn, test in groups):
+        patients = len({case.patient for case in cases})
+        raise UserError(f"{system.name}: {patients} patients are too few for {folds} folds: one of them would be empty")
+    return groups
