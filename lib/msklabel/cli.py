@@ -145,6 +145,7 @@ def train(
     ] = False,
     from_version: Annotated[str, typer.Option("--from", help="Version to start from; the served one by default.")] = "",
     from_scratch: Annotated[bool, typer.Option(help="Start from fresh weights.")] = False,
+    variant: Annotated[str, typer.Option(help="Train a variant of the system, on the scans that it is for.")] = "",
     configs: Configs = None,
     profile: Profile = PAPER,
     device: Device = None,
@@ -161,6 +162,7 @@ def train(
         "on_all": on_all,
         "from_version": from_version,
         "from_scratch": from_scratch,
+        "variant": variant,
     }
     if epochs is not None:
         request["max_epochs"] = epochs

@@ -194,6 +194,21 @@ class Thresholds(Section):
     hu: dict[str, float] = {}
 
 
+class Variant(Section):
+    """A second model of a system, fine-tuned for scans that the first was not made for.
+
+    Attributes:
+        title: What it is for.
+        fat_fraction_from_percent: It takes the scans whose mean fat fraction over the segmented muscles is at least
+            this, in training and in prediction.
+        train: What differs from the system's recipe.
+    """
+
+    title: str
+    fat_fraction_from_percent: Annotated[float, Field(ge=0, le=100)]
+    train: dict[str, Any] = {}
+
+
 class System(Section):
     """A segmentation system: what is segmented, in which images, by which network, trained and applied how.
 
@@ -206,6 +221,7 @@ class System(Section):
         spacing_mm: Voxel size of the working grid along each axis; null keeps the scan's own.
         patch_voxels: Network input along each axis; the last is 1 in 2D.
         laterality: ``mirror_halves`` splits at the mid-sagittal plane and mirrors the left half.
+        variants: Further models with the same network and labels, by name.
         profile: The profile that is in force.
         profiles: Other profiles: partial overrides of this file.
     """
@@ -229,6 +245,7 @@ class System(Section):
     postprocess: Postprocess = Postprocess()
     thresholds: Thresholds | None = None
     quantities: tuple[str, ...] = ()
+    variants: dict[Name, Variant] = {}
     profile: Name = PAPER
     profiles: dict[Name, dict[str, Any]] = {}
 
@@ -256,6 +273,10 @@ class System(Section):
                 f"patch_voxels {list(self.patch_voxels)}: the last must be 1 in 2D and more in 3D (dimensions: "
                 f"{self.dimensions})"
             )
+        for name, variant in self.variants.items():
+            unknown = [key for key in variant.train if key not in Train.model_fields]
+            if unknown:
+                raise ValueError(f"variants.{name}.train.{unknown[0]}: unknown key")
         if PAPER in self.profiles:
             raise ValueError(f"profiles.{PAPER}: the file itself is the {PAPER} profile")
         return self
@@ -282,6 +303,19 @@ class System(Section):
         data = self.model_dump(mode="json", include={*keys, "laterality", "network"})
         data["labels"] = self.label_indices
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_variant(self, variant: str) -> System:
+        """Return this system with the recipe of one of its variants; the same weights fit both.
+
+        Raises:
+            ConfigError: If there is no such variant, or its recipe does not fit the schema.
+        """
+        if variant not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise ConfigError(f"{self.name}: no variant {variant!r}; variants: {known}")
+        data = self.model_dump(exclude_unset=True)
+        merged = _merge(data, {"train": self.variants[variant].train})
+        return _validated(merged, f"{self.name}, variant {variant}")
 
     def with_profile(self, profile: str) -> System:
         """Return this system with the overrides of a profile in force.
@@ -312,7 +346,9 @@ def load_system(file: Path) -> System:
     system = _validated(data, str(file))
     if system.name != file.stem:
         raise ConfigError(f"{file}: name: {system.name!r} must equal the file's name, {file.stem!r}")
-    for profile in system.profiles:
+    for profile in system.profile_names:
+        for variant in system.variants:
+            system.with_profile(profile).with_variant(variant)
         system.with_profile(profile)
     return system
 

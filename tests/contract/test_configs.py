@@ -250,6 +250,6 @@ def test_thigh_dixon_is_one_network_for_both_sides() -> None:
 
 def test_thigh_dixon_high_infiltration_starts_from_low_infiltration_weights() -> None:
     paper = SYSTEMS["thigh_dixon"]
-    fine_tuned = paper.with_profile("high_infiltration")
+    fine_tuned = paper.with_variant("high_infiltration")
     assert (fine_tuned.train.epochs, fine_tuned.train.stop_epochs) == (500, 40)
     assert fine_tuned.fingerprint == paper.fingerprint

@@ -31,6 +31,7 @@ from msklabel.learn.trainer import Report, Stopped
 from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine
+from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class SystemTrainTask(TrainTask):
         """Options that a client may set, with their defaults.
 
         ``max_epochs``; ``folds`` for an ensemble by cross-validation; ``on_all`` to keep no scan for validation;
-        ``from_version`` to start from another version than the one in service; ``from_scratch``; ``seed``.
+        ``from_version`` to start from another version than the one in service; ``from_scratch``; ``seed``; ``variant``
+        of the system, which trains on the scans that it is for.
         """
         return {
             "max_epochs": self.system.train.epochs,
@@ -83,6 +85,7 @@ class SystemTrainTask(TrainTask):
             "from_version": "",
             "from_scratch": False,
             "seed": 0,
+            "variant": "",
         }
 
     def stats(self) -> dict[str, Any]:
@@ -98,20 +101,22 @@ class SystemTrainTask(TrainTask):
         Raises:
             UserError: If nothing is labelled yet, an option is wrong, or the training diverges.
         """
+        variant = str(request.get("variant") or "")
+        system = self.system.with_variant(variant) if variant else self.system
         recipe = Recipe(
-            epochs=_whole(request, "max_epochs", self.system.train.epochs),
+            epochs=_whole(request, "max_epochs", system.train.epochs),
             folds=_whole(request, "folds", 1),
             seed=_whole(request, "seed", 0, lowest=0),
             device=self.device,
         )
-        pairs = self.pairs(self.system.name)
+        pairs = [pair for pair in self.pairs(system.name) if not variant or self._fits(pair, variant)]
         kept = [] if request.get("on_all") else [pair for pair in pairs if is_validation(pair.patient)]
         training = [_case(pair) for pair in pairs if pair not in kept]
         held_out = [_case(pair) for pair in kept]
         if not training:
             waiting = f"; {len(kept)} labelled scan(s) are kept for validation" if kept else ""
             raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}")
-        base = self._base(request)
+        base = self._base(request, variant)
         initial = self.versions.weights(self.system, base)[0] if base else None
         plan = {
             **asdict(recipe),
@@ -119,14 +124,13 @@ class SystemTrainTask(TrainTask):
             "training": sorted(pair.sha256 for pair in pairs if pair not in kept),
             "validation": sorted(pair.sha256 for pair in kept),
             "base": base,
+            "variant": variant,
         }
         self._keep_or_clear(plan)
         _write_json(self.folder.parent / "training.json", {"epoch": 0, "total_epochs": recipe.epochs})
         stop = _StopOnSignal()
         try:
-            fitted = fit(
-                self.system, training, held_out, self.folder, recipe, initial, self._report, should_stop=stop.asked
-            )
+            fitted = fit(system, training, held_out, self.folder, recipe, initial, self._report, should_stop=stop.asked)
         except Stopped:
             logger.info("%s: stopped; a training of the same labels goes on from here", self.system.name)
             return {**self.stats(), "stopped": True}
@@ -136,16 +140,23 @@ class SystemTrainTask(TrainTask):
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.stats()
 
-    def _base(self, request: Mapping[str, Any]) -> str | None:
+    def _fits(self, pair: Pair, variant: str) -> bool:
+        """Whether a labelled scan is one of those that a variant is for."""
+        scan, labels = _case(pair).load()
+        return fitting_variant(self.system, muscle_fat_fraction_percent(self.system, scan, labels)) == variant
+
+    def _base(self, request: Mapping[str, Any], variant: str) -> str | None:
         """Name of the version to start from."""
         named = str(request.get("from_version") or "")
         if named and request.get("from_scratch"):
             raise UserError("from_version and from_scratch exclude each other")
-        return named or (None if request.get("from_scratch") else self._serving())
+        if named or request.get("from_scratch"):
+            return named or None
+        return self._serving(variant) or self._serving("")
 
-    def _serving(self) -> str | None:
-        """The version to go on from: the one in service if it is of this very configuration."""
-        name = self.versions.serving(self.system.name)
+    def _serving(self, variant: str) -> str | None:
+        """The version in service, if it is of this very configuration."""
+        name = self.versions.serving(self.system.name, variant)
         if name is None:
             return None
         fits = self.versions.get(self.system.name, name).metrics.get("fingerprint") == self.system.fingerprint
@@ -210,7 +221,8 @@ class SystemTrainTask(TrainTask):
 
     def _publish_if_better(self, version: Version, fitted: Fitted, held_out: Sequence[Case]) -> None:
         """Serve the new version unless the one in service is better on the same validation scans."""
-        serving = self._serving()
+        variant = version.metrics["variant"]
+        serving = self._serving(variant)
         before = None
         if serving and held_out:
             engine = self._engine(self.versions.weights(self.system, serving), fitted)
@@ -218,7 +230,7 @@ class SystemTrainTask(TrainTask):
         after = version.metrics["mean_dice"]
         publish = before is None or (after is not None and after >= before)
         if publish:
-            self.versions.publish(self.system.name, version.name)
+            self.versions.publish(self.system.name, version.name, variant)
         compared = f"Dice {after} after {before}" if before is not None else f"Dice {after}, nothing to compare with"
         reason = compared if held_out else "no validation scans: not validated"
         logger.info("%s: version %s %s (%s)", self.system.name, version.name, _verb(publish), reason)

@@ -1,6 +1,7 @@
 """Model versions: immutable weights, and an atomic pointer to the one that is served.
 
-``<root>/<system>/<version>/{weights.safetensors, system.yaml, metrics.json}`` and ``<root>/<system>/serving``. The
+``<root>/<system>/<version>/{weights.safetensors, system.yaml, metrics.json}`` and ``<root>/<system>/serving``
+(and ``serving_<variant>``). The
 members of an ensemble are ``weights.safetensors``, ``weights_1.safetensors`` and so on.
 """
 
@@ -83,14 +84,14 @@ class Versions:
         text = (self.root / system / name / "metrics.json").read_text(encoding="utf-8")
         return Version(system, name, json.loads(text))
 
-    def serving(self, system: str) -> str | None:
+    def serving(self, system: str, variant: str = "") -> str | None:
         """Name of the version in service; None before the first is published."""
         try:
-            return (self.root / system / _POINTER).read_text(encoding="utf-8").strip()
+            return (self.root / system / _pointer(variant)).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
-    def publish(self, system: str, name: str) -> None:
+    def publish(self, system: str, name: str, variant: str = "") -> None:
         """Put a stored version in service, atomically."""
         self.get(system, name)
         folder = self.root / system
@@ -99,7 +100,7 @@ class Versions:
             file.write(name + "\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(folder / _POINTER)
+        Path(temporary).replace(folder / _pointer(variant))
         _flush(folder)
 
     def weights(self, system: System, name: str) -> list[Weights]:
@@ -140,6 +141,10 @@ def read_weights(file: Path, system: System) -> Weights:
             f"fingerprint {system.fingerprint})"
         )
     return tensors
+
+
+def _pointer(variant: str) -> str:
+    return f"{_POINTER}_{variant}" if variant else _POINTER
 
 
 def _member_name(number: int) -> str:

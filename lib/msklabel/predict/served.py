@@ -11,13 +11,14 @@ from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine, Segmentation
+from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
 from msklabel.system import System
 
 
 class WeightSource(Protocol):
     """Where trained weights come from; ``msklabel.learn.versions.Versions`` is one."""
 
-    def serving(self, system: str) -> str | None:
+    def serving(self, system: str, variant: str = "") -> str | None:
         """Name of the version in service; None before the first."""
 
     def weights(self, system: System, name: str) -> list[Weights]:
@@ -26,6 +27,8 @@ class WeightSource(Protocol):
 
 class ServedModel:
     """Segment with the published version of a system; a newly published one is taken up at the next call.
+
+    In a system with variants the first model's labels measure the scan, and the variant that fits it segments it again.
 
     Args:
         system: The system.
@@ -38,7 +41,7 @@ class ServedModel:
         self.versions = versions
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._lock = threading.Lock()
-        self._loaded: tuple[str, Engine] | None = None
+        self._loaded: dict[str, tuple[str, Engine]] = {}
 
     @property
     def version(self) -> str | None:
@@ -53,15 +56,27 @@ class ServedModel:
             UserError: If the scan does not fit the system, or the version's weights do not.
         """
         with self._lock:
-            name, engine = self._engine()
-            return name, engine(scan)
+            name, engine = self._engine("")
+            result = engine(scan)
+            variant = self._variant(scan, result)
+            if not variant:
+                return name, result
+            name, engine = self._engine(variant)
+            return f"{name} ({variant})", engine(scan)
 
-    def _engine(self) -> tuple[str, Engine]:
-        name = self.version
+    def _variant(self, scan: Scan, first: Segmentation) -> str:
+        """The variant in service that fits the scan, empty for none."""
+        if not any(self.versions.serving(self.system.name, variant) for variant in self.system.variants):
+            return ""
+        variant = fitting_variant(self.system, muscle_fat_fraction_percent(self.system, scan, first.labels.array))
+        return variant if variant and self.versions.serving(self.system.name, variant) else ""
+
+    def _engine(self, variant: str) -> tuple[str, Engine]:
+        name = self.versions.serving(self.system.name, variant)
         if name is None:
             first = f"start from {self.system.name}_threshold and " if self.system.thresholds else ""
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
-        if self._loaded is None or self._loaded[0] != name:
+        if variant not in self._loaded or self._loaded[variant][0] != name:
             members = [loaded_network(self.system, weights) for weights in self.versions.weights(self.system, name)]
-            self._loaded = name, Engine(self.system, members, self.device)
-        return self._loaded
+            self._loaded[variant] = name, Engine(self.system, members, self.device)
+        return self._loaded[variant]
