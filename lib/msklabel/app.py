@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -87,6 +89,14 @@ class MskLabelApp(MONAILabelApp):
         """All scoring methods."""
         return {"dice": DiceScoring()}
 
+    def info(self) -> dict[str, Any]:
+        """What clients list; models that can be used come first, because 3D Slicer runs the first one by itself."""
+        info: dict[str, Any] = super().info()
+        models: dict[str, dict[str, Any]] = info["models"]
+        untrained = [name for name, model in models.items() if model.get("version", "") is None]
+        info["models"] = {name: models[name] for name in sorted(models, key=untrained.__contains__)}
+        return info
+
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the next scan to annotate.
 
@@ -122,20 +132,55 @@ class MskLabelApp(MONAILabelApp):
         task = self._infers.get(str(request.get("model")))
         if task is None:
             raise NotFound(f"there is no model {request.get('model')!r}; models: {', '.join(self._infers)}")
-        file = request.get("image_file")
-        if file is None:
-            if not isinstance(request.get("image"), str):
-                raise UserError("which image? Give the identifier of one in the datastore")
-            file = store.get_image_uri(request["image"])
-        result, params = task({**request, "image": str(file)})
+        upload = request.get("image_file") or self._session_scan(request)
+        if upload is None and not isinstance(request.get("image"), str):
+            raise UserError("which image? Give the identifier of one in the datastore")
+        result, params = task({**request, "image": str(upload or store.get_image_uri(request["image"]))})
         tag = DefaultLabelTag.ORIGINAL.value
         if request.get("label_tag"):
             tag = str(getattr(request["label_tag"], "value", request["label_tag"]))
         label = result
-        if request.get("save_label") and request.get("image_file") is None:
+        if request.get("save_label") and upload is None:
             info = {"model": request["model"], "params": params}
             label = store.save_label(request["image"], result, tag, info)
         return {"label": label, "tag": tag, "file": result, "params": params}
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment many images one after the other and store the results; a bad one does not stop the others.
+
+        Args:
+            request: ``model``; ``images``, one of ``all``, ``labeled`` and ``unlabeled``, or identifiers;
+                ``max_batch_size``, where not 0 the most images; ``label_tag``; options of the model.
+            datastore: Instead of the app's.
+
+        Returns:
+            For each image the facts that the model gave, or ``error`` with a sentence.
+
+        Raises:
+            UserError: If no image could be segmented.
+        """
+        store = datastore or self.datastore()
+        images = sorted(BatchInferTask().get_images(request, store))[: request.get("max_batch_size") or None]
+        results: dict[str, Any] = {}
+        for number, image in enumerate(images, 1):
+            try:
+                result = self.infer({**request, "image": image, "save_label": True}, store)
+                Path(result["file"]).unlink(missing_ok=True)
+                results[image] = result["params"]
+            except UserError as error:
+                results[image] = {"error": str(error)}
+            logger.info("%d of %d: %s: %s", number, len(images), image, results[image].get("error", "stored"))
+        errors = [result["error"] for result in results.values() if "error" in result]
+        if errors and len(errors) == len(images):
+            raise UserError(f"none of {len(images)} images could be segmented; the first: {errors[0]}")
+        return results
+
+    def _session_scan(self, request: Mapping[str, Any]) -> str | None:
+        """The scan of a session, which MONAI Label's own server hands over as the path of its file."""
+        image, sessions = request.get("image"), (self.options.state / "sessions").resolve()
+        if request.get("session") and isinstance(image, str) and Path(image).resolve().is_relative_to(sessions):
+            return image
+        return None
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         folder = self.options.state / "sessions"

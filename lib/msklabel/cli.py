@@ -94,11 +94,11 @@ def infer(
 ) -> None:
     """Segment one scan and write its label map, with the scan's exact geometry."""
     from msklabel.imaging.names import without_suffix
-    from msklabel.imaging.read import read_scan
     from msklabel.imaging.write import write_labels
     from msklabel.learn.versions import Versions
     from msklabel.predict.classical import ClassicalSegmenter
     from msklabel.predict.served import ServedModel
+    from msklabel.predict.source import read_for
 
     if without_suffix(output.name) == output.name:
         raise UserError(f"{output}: cannot write this format; use .nii.gz or .nrrd")
@@ -109,7 +109,7 @@ def infer(
     system = drafts.get(model) or catalogue.get(model)
     if system is None:
         raise NotFound(f"there is no model {model!r}; models: {', '.join([*catalogue, *drafts])}")
-    scan = read_scan(image)
+    scan = read_for(system, image)
     if model in drafts:
         version, result = "training-free", ClassicalSegmenter(system)(scan)
     elif state is None:
@@ -169,6 +169,47 @@ def train(
     _log_to_console()
     stats = server_app.train(request)
     console.print(stats)
+
+
+@app.command()
+def stitch(
+    stacks: Annotated[list[Path], typer.Argument(help="Overlapping stacks: files, channel groups or DICOM folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Scan to write: .nii.gz or .nii.")],
+    match_intensity: Annotated[bool, typer.Option(help="Scale the stacks to agree where they overlap.")] = True,
+) -> None:
+    """Join overlapping stacks of one scan, blended where they overlap; refused where they do not line up."""
+    from msklabel.imaging.stitch import stitch_files
+
+    scan = stitch_files(stacks, output, match_intensity)
+    scales = scan.facts.get("stitched_scales", "none")
+    console.print(f"{output}: {'×'.join(map(str, scan.shape))} voxels, intensity factors {scales}", highlight=False)
+
+
+@app.command("import-nnunet")
+def import_nnunet(
+    system: Annotated[str, typer.Argument(help="System that the model is to serve.")],
+    folder: Annotated[Path, typer.Argument(help="Trained nnU-Net v2 model: plans.json, dataset.json, fold_*.")],
+    studies: Studies,
+    folds: Annotated[str, typer.Option(help="Folds to take, comma-separated: 0 to 4, or all.")] = "all",
+    orientation: Annotated[str | None, typer.Option(help="Axis codes of its training images, such as RAS.")] = None,
+    publish: Annotated[bool, typer.Option(help="Serve it at once, without validation.")] = False,
+    configs: Configs = None,
+    profile: Profile = PAPER,
+    state: Annotated[Path | None, typer.Option(help="State folder; <studies>/.msklabel by default.")] = None,
+) -> None:
+    """Store a trained nnU-Net model as a version of a system whose network it fits."""
+    from msklabel.learn.nnunet_import import import_nnunet as read_members
+    from msklabel.learn.versions import Versions
+
+    chosen = load_catalogue(configs, [system], profile)[system]
+    names = [name.strip() for name in folds.split(",")]
+    members = [read_members(folder, chosen, name, orientation) for name in names]
+    store = Versions((state or studies / ".msklabel") / "models")
+    metrics = {"imported_from": folder.name, "members": len(members), "validated": False, "mean_dice": None}
+    version = store.add(chosen, members, {**metrics, "fingerprint": chosen.fingerprint, "profile": chosen.profile})
+    if publish:
+        store.publish(system, version.name)
+    console.print(f"{system}: version {version.name} stored, {'served' if publish else 'not served'}, not validated")
 
 
 @app.command()

@@ -1,7 +1,11 @@
-"""Read a scan or a label map from NIfTI, NRRD, MetaImage, one DICOM file or a folder of one DICOM series."""
+"""Read a scan or a label map from NIfTI, NRRD, MetaImage, one DICOM file or a folder of one DICOM series.
+
+Radiographs, from DICOM, PNG or JPEG, are read in ``msklabel.imaging.radiograph``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import SimpleITK as sitk
 from msklabel.imaging.dicom import series_files
 from msklabel.imaging.geometry import from_lps
 from msklabel.imaging.nifti import require_whole
+from msklabel.imaging.radiograph import is_radiograph, read_radiograph
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
 
 _FACTS = {
@@ -23,20 +28,27 @@ _FACTS = {
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def read_scan(path: str | Path) -> Scan:
+def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Scan:
     """Read a scan with its geometry.
 
     Args:
         path: A file, or a folder that holds the files of one DICOM series.
+        spacing_mm: Of a radiograph: distance of neighbouring columns and rows, mm, where its file does not say it.
 
     Returns:
         The scan, voxels as stored (rescaled to HU for DICOM CT), a fourth dimension as channels.
 
     Raises:
-        ImageError: If it is no image, damaged, not a regular volume, or its values are not all finite.
+        ImageError: If it is no image, damaged, not a regular volume, its values are not all finite, or it is a
+            radiograph and nothing says how large its pixels are.
     """
     path = Path(path)
-    image = _load(path)
+    files = _files(path)
+    if len(files) == 1 and is_radiograph(files[0]):
+        return read_radiograph(files[0], spacing_mm)
+    if spacing_mm is not None:
+        raise ImageError(f"{path.name}: spacing_mm is for radiographs; other scans carry their own geometry")
+    image = _load(path, files)
     array, affine = _unpack(image, path)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
@@ -51,7 +63,7 @@ def read_labels(path: str | Path) -> LabelMap:
         ImageError: If it is no image, has several channels, or holds values that are no whole numbers from 0 to 255.
     """
     path = Path(path)
-    array, affine = _unpack(_load(path), path)
+    array, affine = _unpack(_load(path, _files(path)), path)
     if len(array) != 1:
         raise ImageError(f"{path.name}: a label map has one channel, this has {len(array)}")
     labels = array[0].astype(np.uint8)
@@ -60,13 +72,18 @@ def read_labels(path: str | Path) -> LabelMap:
     return LabelMap(labels, affine)
 
 
-def _load(path: Path) -> sitk.Image:
+def _files(path: Path) -> list[Path]:
+    """The file, or the slices of the series in a folder from first to last."""
     if not path.exists():
         raise ImageError(f"{path.name}: no such file")
+    return [Path(file) for file in series_files(path)] if path.is_dir() else [path]
+
+
+def _load(path: Path, files: list[Path]) -> sitk.Image:
     try:
         if path.is_dir():
             reader = sitk.ImageSeriesReader()
-            reader.SetFileNames(series_files(path))
+            reader.SetFileNames([str(file) for file in files])
             reader.MetaDataDictionaryArrayUpdateOn()
             image = reader.Execute()
             for tag in _FACTS:

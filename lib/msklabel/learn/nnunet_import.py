@@ -161,7 +161,11 @@ def _label_order(labels: Mapping[str, Any], system: System) -> list[int]:
     regions = [name for name, value in theirs.items() if not isinstance(value, int)]
     if regions:
         raise Unfit(f"labels: {regions[0]} is a region of several values; the system needs one value for each label")
-    require("labels that only one has", sorted(theirs.keys() - system.labels.keys()), sorted(system.labels.keys() - theirs.keys()))
+    require(
+        "labels that only one has",
+        sorted(theirs.keys() - system.labels.keys()),
+        sorted(system.labels.keys() - theirs.keys()),
+    )
     require("label values", sorted(theirs.values()), list(range(1, system.classes)))
     return [0, *(theirs[name] for name in system.labels)]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
-from msklabel.imaging.read import read_labels, read_scan
+from msklabel.imaging.read import read_labels
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
 from msklabel.learn.fit import Fitted, Recipe, fit
 from msklabel.learn.samples import Case
@@ -32,6 +32,7 @@ from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine
 from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
+from msklabel.predict.source import read_for
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,8 @@ class SystemTrainTask(TrainTask):
         )
         pairs = [pair for pair in self.pairs(system.name) if not variant or self._fits(pair, variant)]
         kept = [] if request.get("on_all") else [pair for pair in pairs if is_validation(pair.patient)]
-        training = [_case(pair) for pair in pairs if pair not in kept]
-        held_out = [_case(pair) for pair in kept]
+        training = [_case(self.system, pair) for pair in pairs if pair not in kept]
+        held_out = [_case(self.system, pair) for pair in kept]
         if not training:
             waiting = f"; {len(kept)} labelled scan(s) are kept for validation" if kept else ""
             raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}")
@@ -142,7 +143,7 @@ class SystemTrainTask(TrainTask):
 
     def _fits(self, pair: Pair, variant: str) -> bool:
         """Whether a labelled scan is one of those that a variant is for."""
-        scan, labels = _case(pair).load()
+        scan, labels = _case(self.system, pair).load()
         return fitting_variant(self.system, muscle_fat_fraction_percent(self.system, scan, labels)) == variant
 
     def _base(self, request: Mapping[str, Any], variant: str) -> str | None:
@@ -259,9 +260,9 @@ class _StopOnSignal:
             signal.signal(number, handler)
 
 
-def _case(pair: Pair) -> Case:
+def _case(system: System, pair: Pair) -> Case:
     def load() -> tuple[Scan, NDArray]:
-        return read_scan(pair.image), read_labels(pair.label).array
+        return read_for(system, pair.image), read_labels(pair.label).array
 
     return Case(pair.image_id, pair.patient, load)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
-from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import Scan
 from msklabel.imaging.write import write_labels
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.served import ServedModel
+from msklabel.predict.source import read_for
 from msklabel.system import System
 
 RESULT_SUFFIXES = (".nii.gz", ".nrrd", ".nii", ".mha")
@@ -60,16 +60,17 @@ class SegmentationTask(InferTask):
         if suffix not in RESULT_SUFFIXES:
             raise UserError(f"result_extension {suffix!r} is not known; one of {', '.join(RESULT_SUFFIXES)}")
         started = time.perf_counter()
-        scan = read_scan(request["image"])
+        scan = read_for(self.system, request["image"])
         read = time.perf_counter()
         version, result = self.segment(scan)
         segmented = time.perf_counter()
-        folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
-        file = folder / f"{self.system.name}{suffix}"
+        handle, name = tempfile.mkstemp(prefix=f"{self.system.name}_", suffix=suffix)
+        os.close(handle)
+        file = Path(name)
         try:
             write_labels(file, result.labels, self.system.labels)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
+            file.unlink(missing_ok=True)
             raise
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}

@@ -55,7 +55,8 @@ class Store:
         self.systems = dict(systems)
         self.models = {**{name: name for name in systems}, **(models or {})}
         self._database = Database(self.state / "msklabel.db")
-        self.images = Images(self._database, self.studies, skip=(self.state,))
+        channels = {name for system in systems.values() if len(system.channels) > 1 for name in system.channels}
+        self.images = Images(self._database, self.studies, (self.state,), sorted(channels))
         self.labels = Labels(self._database, self.state / "labels")
         self._view = View(self.studies, self.state, self.labels)
 

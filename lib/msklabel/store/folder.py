@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from msklabel.imaging.channels import group_channels
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.store.names import LABELS, is_image_id
 
@@ -39,17 +41,18 @@ class Contents:
         return all(_folder_time_ns(folder) == time_ns for folder, time_ns in self.folder_times_ns.items())
 
 
-def read_folder(studies: Path, skip: Iterable[Path] = ()) -> Contents:
+def read_folder(studies: Path, skip: Iterable[Path] = (), channels: Collection[str] = ()) -> Contents:
     """Find all images below a folder, without opening any but DICOM files that have no suffix.
 
     A folder below ``studies`` that directly holds DICOM files is one image; DICOM files in ``studies`` itself are
     images each. Hidden files, the folder ``labels`` and those in ``skip`` are left out. Of two images that would get
-    one id (``a.nii``, ``a.nrrd``) the first by name counts.
+    one id (``a.nii``, ``a.nrrd``) the first by name counts. Where systems of several ``channels`` are served, files
+    whose names differ in the channel only are one image (:mod:`msklabel.imaging.channels`), under the first's path.
     """
     images: dict[str, Found] = {}
     times: dict[str, int] = {}
     skipped = {str(path) for path in (studies / LABELS, *skip)}
-    for found in _walk(str(studies), "", skipped, times, set()):
+    for found in _walk(str(studies), "", skipped, channels, times, set()):
         if not is_image_id(found.id):
             logger.warning("image %r left out: its name cannot be an id; rename the file", found.file)
         elif found.id in images:
@@ -59,20 +62,40 @@ def read_folder(studies: Path, skip: Iterable[Path] = ()) -> Contents:
     return Contents(images, times)
 
 
-def measure(path: Path) -> tuple[int, int]:
-    """Size in bytes and last change in ns of an image file, or of a series: the sum and the latest of its files.
+def parts(studies: Path, file: str, channels: Collection[str]) -> list[Path]:
+    """All files of the image that a file below the studies folder belongs to, by the names that are there and its own.
+
+    Just that file where no channels are told apart, or it is no channel beside others.
+    """
+    path = studies / file
+    if channels and path.parent.is_dir():
+        names = {entry.name for entry in path.parent.iterdir()} | {path.name}
+        for group in _groups(names, "/" in file, channels).values():
+            if path.name in group:
+                return [path.parent / name for name in group]
+    return [path]
+
+
+def measure(studies: Path, file: str, channels: Collection[str] = ()) -> tuple[int, int]:
+    """Size in bytes and last change in ns of an image: of several files the sum and the latest.
 
     Raises:
         FileNotFoundError: If it is not there.
     """
-    if not path.is_dir():
-        facts = path.stat()
-        return facts.st_size, facts.st_mtime_ns
-    return _sum(entry for entry in os.scandir(path) if not entry.name.startswith(".") and entry.is_file())
+    path = studies / file
+    if path.is_dir():
+        return _sum(entry for entry in os.scandir(path) if not entry.name.startswith(".") and entry.is_file())
+    path.stat()
+    return _sum(parts(studies, file, channels))
 
 
 def _walk(
-    folder: str, relative: str, skip: set[str], times: dict[str, int], seen: set[tuple[int, int]]
+    folder: str,
+    relative: str,
+    skip: set[str],
+    channels: Collection[str],
+    times: dict[str, int],
+    seen: set[tuple[int, int]],
 ) -> Iterator[Found]:
     try:
         facts = Path(folder).stat()
@@ -89,15 +112,26 @@ def _walk(
     if relative and (dicom or any("." not in entry.name and _is_dicom(entry.path) for entry in files)):
         yield Found(relative.rstrip("/"), relative.rstrip("/"), *_sum(files))
         files = [entry for entry in files if entry not in dicom]
-    for entry in files:
-        if is_image(Path(entry.name)):
-            yield Found(relative + without_suffix(entry.name), relative + entry.name, *_sum([entry]))
+    images = {entry.name: entry for entry in files if is_image(Path(entry.name))}
+    groups = _groups(images, bool(relative), channels)
+    grouped = {name for group in groups.values() for name in group}
+    for name, entry in images.items():
+        if name not in grouped:
+            yield Found(relative + without_suffix(name), relative + name, *_sum([entry]))
+    for stem, group in groups.items():
+        yield Found((relative + stem).rstrip("/"), relative + group[0], *_sum(images[name] for name in group))
     for entry in entries:
         if entry.is_dir() and entry.path not in skip:
-            yield from _walk(entry.path, f"{relative}{entry.name}/", skip, times, seen)
+            yield from _walk(entry.path, f"{relative}{entry.name}/", skip, channels, times, seen)
 
 
-def _sum(files: Iterable[os.DirEntry[str]]) -> tuple[int, int]:
+def _groups(names: Iterable[str], nameless: bool, channels: Collection[str]) -> dict[str, list[str]]:
+    """Files of one folder that are one image, by what their names begin with: nothing only in a folder of its own."""
+    found = group_channels(names, channels) if channels else {}
+    return {stem: list(chain.from_iterable(group.values())) for stem, group in found.items() if stem or nameless}
+
+
+def _sum(files: Iterable[os.DirEntry[str] | Path]) -> tuple[int, int]:
     facts = []
     for entry in files:
         with suppress(FileNotFoundError):  # gone since the folder was read

@@ -15,17 +15,19 @@ from sqlalchemy.orm import Session
 
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import same_grid, spacing_mm
+from msklabel.imaging.channels import read_channels
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
 from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
-from msklabel.store.folder import Contents, Found, measure, read_folder
+from msklabel.store.folder import Contents, Found, measure, parts, read_folder
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_info, is_image_id
 from msklabel.store.schema import Image
 
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
+_GLANCE_S = 3.0  # a look for new images happens at most this often
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,22 @@ class Images:
         database: Where they are recorded.
         studies: The user's folder. Nothing in it is changed; uploads are added to it.
         skip: Folders below it that hold no images.
-        glance_s: A look for new images happens at most this often, seconds.
+        channels: Names of the channels that systems of several need; files of one image are put together by them.
     """
 
-    def __init__(self, database: Database, studies: Path, skip: Iterable[Path] = (), glance_s: float = 3.0) -> None:
+    def __init__(self, database: Database, studies: Path, skip: Iterable[Path], channels: Iterable[str] = ()) -> None:
         self._database = database
         self._studies = studies
         self._skip = tuple(skip)
-        self._glance_s = glance_s
+        self._channels = tuple(channels)
+        self._glance_s = _GLANCE_S
         self._contents: Contents | None = None
         self._next_glance_s = 0.0
         self._looking = threading.Lock()
 
     def refresh(self) -> None:
         """Read the folder and record what came, went or changed."""
-        contents = read_folder(self._studies, self._skip)
+        contents = read_folder(self._studies, self._skip, self._channels)
         with self._database.read() as session:
             changed = _differences(session, contents)
         if changed:
@@ -103,7 +106,7 @@ class Images:
             return list(session.scalars(select(Image.id).where(Image.present).order_by(Image.id)))
 
     def path(self, image_id: str) -> Path:
-        """Absolute path of the file, or of the folder of the series.
+        """Absolute path of the file, of the first of several that are its channels, or of the folder of the series.
 
         Raises:
             NotFound: If there is no such image, or its file is not there at present.
@@ -123,12 +126,12 @@ class Images:
         """
         image = self.get(image_id)
         try:
-            size_bytes, mtime_ns = measure(self._studies / (image.file or ""))
+            size_bytes, mtime_ns = measure(self._studies, image.file or "", self._channels)
         except FileNotFoundError:
             size_bytes, mtime_ns = image.size_bytes, image.mtime_ns
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
             return Grid(tuple(image.shape), np.array(image.affine))
-        scan = read_scan(self.path(image_id))
+        scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
             row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
@@ -162,11 +165,14 @@ class Images:
         """
         image_id = image_id or without_suffix(file.name)
         suffix = file.name[len(without_suffix(file.name)) :].lower()
-        target = self._studies / f"{image_id}{suffix}"
+        target_file = f"{image_id}{suffix}"
+        target = self._studies / target_file
         if not is_image_id(image_id) or any(target.is_relative_to(folder) for folder in self._skip):
             raise UserError(f"image id {str(image_id)[:200]!r}: expected a relative path, such as siteA/scan1")
         if not is_image(Path(file.name)) or suffix in _DETACHED or (suffix == ".dcm" and "/" in image_id):
             raise UserError(f"{file.name}: expected one NIfTI, NRRD or MetaImage file (.nii.gz, .nii, .nrrd, .mha)")
+        if others := [p.name for p in parts(self._studies, target_file, self._channels) if p != target]:
+            raise Conflict(f"{target.name} and {others[0]} are channels of one image; upload one file of all channels")
         info = checked_info(info)
         check_self_contained(file)
         scan = read_scan(file)

@@ -1,0 +1,56 @@
+"""What must hold on a GPU; run with ``pytest -m gpu`` where there is one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_learn import RECIPE, make_case
+from test_preprocess import make_system
+
+from msklabel.catalogue import load_catalogue
+from msklabel.learn.losses import build_loss
+from msklabel.learn.trainer import Stopped, Trainer
+from msklabel.networks import build_network, load_weights
+from msklabel.predict.engine import Engine
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+def test_a_gpu_predicts_what_the_cpu_predicts() -> None:
+    system = make_system()
+    torch.manual_seed(0)
+    network = build_network(system)
+    scan, _ = make_case(0).load()
+    on_cpu = Engine(system, network, "cpu")(scan).labels.array.copy()
+    on_gpu = Engine(system, network, "cuda")(scan).labels.array
+    assert np.mean(on_cpu == on_gpu) > 0.99
+
+
+def test_training_takes_the_gpu_by_itself_and_resumes_there(tmp_path: Path) -> None:
+    system = make_system(train=RECIPE)
+    stopped = Trainer(system, tmp_path, epochs=6)
+    assert stopped.device.type == "cuda"
+    with pytest.raises(Stopped):
+        stopped([make_case(0)], [make_case(1)], should_stop=lambda: stopped.state.epoch == 3)
+    resumed = Trainer(system, tmp_path, epochs=6)
+    weights = resumed([make_case(0)], [make_case(1)])
+    network = build_network(system)
+    load_weights(network, weights)
+    assert resumed.state.epoch == 6
+
+
+@pytest.mark.parametrize("name", sorted(load_catalogue()))
+def test_the_papers_profile_trains_a_step_in_mixed_precision(name: str) -> None:
+    system = load_catalogue(names=[name])[name]
+    network = build_network(system).cuda().train()
+    patch = system.patch_voxels[: system.dimensions]
+    image = torch.randn(system.train.batch, len(system.channels), *patch, device="cuda")
+    labels = torch.randint(0, system.classes, (system.train.batch, *patch), device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = build_loss(system.train.loss)(network(image), labels)
+    loss.backward()
+    assert torch.isfinite(loss)
