@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from msklabel_phantoms.acquisition import band_limited_noise, block_mean, blur, metal_streaks, voxel_centres_mm
-from msklabel_phantoms.hip_geometry import HipGrid, hip_geometry
+from msklabel_phantoms.hip_geometry import hip_geometry
 from msklabel_phantoms.hip_patient import SITES, HipPatient, draw_patient
 from msklabel_phantoms.hip_tissues import CORTEX, DEEP, MARROW, SUBCUTANEOUS, HipTissues, hip_tissues
 from msklabel_phantoms.phantom import Fact, Phantom
+from msklabel_phantoms.sections import Grid
 
 Array = npt.NDArray[np.float32]
 
@@ -57,7 +58,7 @@ def generate_hip_ct(
         raise ValueError(f"expected three positive sizes and spacings, got {tuple(shape)} and {tuple(spacing_mm)}")
     patient = draw_patient(rng, metal)
     subdivision = max(1, int(np.ceil(max(spacing_mm[:2]) / _FINEST_MM)))
-    grid = HipGrid(
+    grid = Grid(
         voxel_centres_mm(shape[0], spacing_mm[0], subdivision),
         voxel_centres_mm(shape[1], spacing_mm[1], subdivision),
         voxel_centres_mm(shape[2], spacing_mm[2]),

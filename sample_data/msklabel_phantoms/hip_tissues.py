@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from msklabel_phantoms import shapes
 from msklabel_phantoms.hip_anatomy import HEAD_RADIUS_MM, MUSCLES
-from msklabel_phantoms.hip_geometry import HipGeometry, HipGrid
+from msklabel_phantoms.hip_geometry import HipGeometry
 from msklabel_phantoms.hip_patient import HipPatient
 from msklabel_phantoms.random_fields import sheets, smooth_step
+from msklabel_phantoms.sections import Grid
 
 Array = npt.NDArray[np.float32]
 
@@ -43,7 +44,7 @@ class HipTissues:
     metal: npt.NDArray[np.bool_]
 
 
-def hip_tissues(patient: HipPatient, grid: HipGrid, geometry: HipGeometry) -> HipTissues:
+def hip_tissues(patient: HipPatient, grid: Grid, geometry: HipGeometry) -> HipTissues:
     """Fill a patient's anatomy with tissue.
 
     Args:

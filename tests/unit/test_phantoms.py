@@ -173,4 +173,4 @@ def test_command_line_writes_and_names_the_options(tmp_path: Path, capsys: pytes
     assert main(["hip_tissue_ct", *small]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "images" / "hip_tissue_ct_0_000.nii.gz")
     assert main(["knee_mr", *small]) == 2
-    assert "'knee_mr'; there are: hip_tissue_ct" in capsys.readouterr().err
+    assert "'knee_mr'; there are: hip_abductor_mr, hip_radiograph, hip_tissue_ct" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Systems of one's own beside the project's; options; the command line's own conventions."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from test_preprocess import make_system
+
+from msklabel.app import MskLabelApp
+from msklabel.catalogue import app_folder, load_catalogue
+from msklabel.cli import joined_conf
+from msklabel.errors import NotFound, UserError
+from msklabel.options import Options
+from msklabel.system import ConfigError
+
+
+@pytest.fixture
+def own_configs(tmp_path: Path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    document = make_system(name="sixth", title="A sixth system").model_dump(mode="json", exclude_unset=True)
+    (folder / "sixth.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    return folder
+
+
+def test_a_sixth_yaml_is_served_without_touching_code(own_configs: Path, tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    app = MskLabelApp(str(app_folder()), str(studies), {"configs": str(own_configs), "models": "sixth,hip_tissue_ct"})
+    info = app.info()
+    assert set(info["models"]) == {"sixth", "hip_tissue_ct", "hip_tissue_ct_threshold"}
+    assert info["models"]["sixth"]["labels"] == {"dense": 1, "soft": 2}
+    assert set(info["trainers"]) == {"sixth", "hip_tissue_ct"}
+
+
+def test_all_systems_are_loaded_by_default_in_the_profile_they_have(own_configs: Path) -> None:
+    systems = load_catalogue(own_configs, profile="demo")
+    assert len(systems) == 6
+    assert (systems["hip_tissue_ct"].profile, systems["sixth"].profile) == ("demo", "paper")
+
+
+@pytest.mark.parametrize(
+    ("names", "profile", "sentence"),
+    [
+        (["heart"], "paper", "no system 'heart'; systems: hip_abductor_mr, "),
+        ([], "huge", "no profile 'huge'; profiles: demo, paper"),
+    ],
+)
+def test_unknown_names_list_what_there_is(names: list[str], profile: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_catalogue(names=names, profile=profile)
+
+
+def test_an_empty_configs_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no \*\.yaml files"):
+        load_catalogue(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("studies", "conf", "sentence"),
+    [
+        (".", {"modles": "x"}, "--conf modles: unknown key; keys: models = "),
+        ("/no/such/folder", {}, "no such folder"),
+        ("http://pacs/dicom-web", {}, "not supported yet"),
+    ],
+)
+def test_options_name_what_is_wrong(studies: str, conf: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Options.from_conf(studies, conf)
+
+
+def test_conf_takes_two_words_as_monai_labels_users_write_it() -> None:
+    assert joined_conf(["serve", "--conf", "a", "b", "--conf", "c=d", "--port", "1"]) == [
+        "serve",
+        "--conf",
+        "a=b",
+        "--conf",
+        "c=d",
+        "--port",
+        "1",
+    ]
+    with pytest.raises(ConfigError, match="--conf a: a value is missing"):
+        joined_conf(["serve", "--conf", "a"])
+
+
+def test_an_unknown_strategy_model_or_image_lists_what_there_is(tmp_path: Path) -> None:
+    app = MskLabelApp(str(app_folder()), str(tmp_path), {"models": "hip_tissue_ct"})
+    with pytest.raises(NotFound, match="no strategy 'best'; strategies: random, first"):
+        app.next_sample({"strategy": "best"})
+    with pytest.raises(NotFound, match="no model 'heart'; models: hip_tissue_ct"):
+        app.infer({"model": "heart", "image": "a"})
+    with pytest.raises(UserError, match="which image"):
+        app.infer({"model": "hip_tissue_ct"})
+    assert app.next_sample({"strategy": "first"}) == {}
