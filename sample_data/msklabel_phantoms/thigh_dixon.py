@@ -38,7 +38,7 @@ _WATER_FAT = {
     "vessel": (1700, 20), "fluid": (1300, 40), "cortex": (70, 25), "marrow": (220, 1600),
 }  # fmt: skip
 STAGES = {"low": (0.01, 0.075), "high": (0.25, 0.75)}
-_LOW_STAGE_CHANCE = 0.6
+_LOW_STAGE_CHANCE = 0.7
 _BLUR_MM = 1.2
 _BIAS = 0.13
 # Middle of the view over the femoral necks.

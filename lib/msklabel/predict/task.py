@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -64,13 +64,12 @@ class SegmentationTask(InferTask):
         read = time.perf_counter()
         version, result = self.segment(scan)
         segmented = time.perf_counter()
-        handle, name = tempfile.mkstemp(prefix=f"{self.system.name}_", suffix=suffix)
-        os.close(handle)
-        file = Path(name)
+        folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
+        file = folder / f"{self.system.name}{suffix}"
         try:
             write_labels(file, result.labels, self.system.labels)
         except OSError:
-            file.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
