@@ -83,6 +83,15 @@ def test_one_leg_is_told_by_its_header_or_its_place(x_mm: float, facts: dict[str
     assert len(sides.split(torch.zeros(1, sides.width, 2, 2))) == 1
 
 
+def test_noise_around_the_legs_on_mr_is_not_taken_for_the_body() -> None:
+    hu, _ = two_legs((80, 78, 10))
+    mr = np.where(hu > -1000, 1000.0, 0) + np.abs(np.random.default_rng(0).normal(0, 15, hu.shape))
+    window = {"kind": "window", "lower": 0, "upper": 4095}
+    sides = Preprocess(mirrored_system(modality=["MR"], intensity=window))(Scan(mr[None], np.eye(4))).sides
+    assert sides is not None
+    assert 0 < sides.plane < sides.width
+
+
 def test_one_leg_in_the_middle_without_a_word_is_refused() -> None:
     affine = np.eye(4)
     affine[0, 3] = -20

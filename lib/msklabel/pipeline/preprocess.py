@@ -177,7 +177,9 @@ def turned_grid(scan: Scan, codes: str) -> Grid:
 
 def _foreground(image: NDArray[np.float32], system: System) -> NDArray[np.bool_]:
     """What is neither air nor noise."""
-    lower = system.intensity.lower if isinstance(system.intensity, Window) else _dark(image)
+    lower = _dark(image)
+    if isinstance(system.intensity, Window) and "CT" in system.modality:  # in HU; elsewhere noise may exceed it
+        lower = system.intensity.lower
     return ndimage.uniform_filter(image, [min(3, n) for n in image.shape]) > lower
 
 
