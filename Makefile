@@ -32,7 +32,7 @@ $(SAMPLES)/.complete: $(STAMP)
 	touch $@
 
 serve: $(STAMP) $(if $(filter $(SAMPLES)/images,$(STUDIES)),$(SAMPLES)/.complete)  ## start the server on sample data (STUDIES=DIR for your own)
-	$(BIN)/msklabel serve --studies $(STUDIES) --models $(MODELS) --host $(HOST) --port $(PORT) --conf profile $(PROFILE)
+	$(BIN)/msklabel serve --studies "$(STUDIES)" --models $(MODELS) --host $(HOST) --port $(PORT) --conf profile $(PROFILE)
 
 demo: $(STAMP)  ## go round the annotation loop on phantoms and draw what came of it (SYSTEM=name)
 	$(BIN)/msklabel demo $(SYSTEM)

@@ -35,8 +35,8 @@ Studies = Annotated[Path, typer.Option(help="Folder of images: NIfTI, NRRD, Meta
 
 def main() -> None:
     """Run the command line; what a user can mend is one sentence and exit status 2, never a traceback."""
-    sys.argv[1:] = joined_conf(sys.argv[1:])
     try:
+        sys.argv[1:] = joined_conf(sys.argv[1:])
         app()
     except UserError as error:
         errors.print(f"msklabel: {error}", style="red", highlight=False, markup=False)
@@ -242,7 +242,7 @@ def serve(
     studies: Studies,
     models: Annotated[str, typer.Option(help="Systems to serve, comma-separated; all by default.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --token-file.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     token_file: Annotated[Path | None, typer.Option(help="One user:token[:role] a line, readable by you only.")] = None,
     conf: Annotated[list[str] | None, typer.Option("--conf", metavar="KEY VALUE", help=f"{describe_keys()}.")] = None,
 ) -> None:

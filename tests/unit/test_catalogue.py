@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
+from test_imaging import write_slice
 from test_preprocess import make_system
 
 from msklabel.app import MskLabelApp
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli import joined_conf
-from msklabel.errors import NotFound, UserError
+from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.imaging import LabelMap
+from msklabel.imaging.write import write_labels
 from msklabel.options import Options
+from msklabel.predict.source import read_for
 from msklabel.system import ConfigError
 
 
@@ -92,3 +98,29 @@ def test_an_unknown_strategy_model_or_image_lists_what_there_is(tmp_path: Path) 
     with pytest.raises(UserError, match="which image"):
         app.infer({"model": "hip_tissue_ct"})
     assert app.next_sample({"strategy": "first"}) == {}
+
+
+def test_a_scan_that_cannot_be_read_is_never_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    write_labels(tmp_path / "b.nii.gz", LabelMap(np.ones((4, 4, 4), np.uint8), np.eye(4)))
+    app = MskLabelApp(str(app_folder()), str(tmp_path), {"models": "hip_tissue_ct"})
+    assert app.next_sample({"strategy": "first"})["id"] == "b"
+    (tmp_path / "b.nii.gz").unlink()
+    app.datastore().refresh()
+    assert app.next_sample({"strategy": "random"}) == {}
+
+
+def test_a_scan_of_another_modality_is_refused_by_name(tmp_path: Path) -> None:
+    write_slice(tmp_path, 0, "1.2.3.4", 0.0)
+    with pytest.raises(UserError, match="hip_abductor_mr is for MR, this is CT"):
+        read_for(load_catalogue()["hip_abductor_mr"], tmp_path)
+
+
+def test_a_system_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    app = MskLabelApp(str(app_folder()), str(tmp_path), {"models": "hip_tissue_ct"})
+    folder = app.versions.root / "hip_tissue_ct"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".training.lock"), pytest.raises(Conflict, match="being trained by another process"):
+        app.train({"model": "hip_tissue_ct"})
+    with pytest.raises(UserError, match="no labelled scans"):
+        app.train({"model": "hip_tissue_ct"})

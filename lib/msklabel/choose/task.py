@@ -31,10 +31,16 @@ class PickStrategy(Strategy):
         """Choose; ``label_tag`` and ``labels`` of the request narrow what counts as labelled.
 
         Returns:
-            ``{"id": ...}``, or None where all is labelled.
+            ``{"id": ...}``, or None where all is labelled; a scan that cannot be read is passed over.
         """
         unlabelled = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
-        return {"id": self.pick(unlabelled)} if unlabelled else None
+        readable: Callable[[str], bool] = getattr(datastore, "is_readable", lambda image: True)
+        while unlabelled:
+            chosen = self.pick(unlabelled)
+            if readable(chosen):
+                return {"id": chosen}
+            unlabelled.remove(chosen)
+        return None
 
 
 def strategies() -> dict[str, Strategy]:

@@ -16,11 +16,12 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
-from msklabel.errors import UserError
+from msklabel.errors import Conflict, UserError
 from msklabel.imaging import Scan
 from msklabel.imaging.read import read_labels
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
@@ -100,8 +101,17 @@ class SystemTrainTask(TrainTask):
         """Train; goes on from the checkpoint where the same training was stopped or killed.
 
         Raises:
+            Conflict: If another process trains this system.
             UserError: If nothing is labelled yet, an option is wrong, or the training diverges.
         """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder.parent / ".training.lock", timeout=0):
+                return self._train(request)
+        except Timeout:
+            raise Conflict(f"{self.system.name} is being trained by another process already") from None
+
+    def _train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         variant = str(request.get("variant") or "")
         system = self.system.with_variant(variant) if variant else self.system
         recipe = Recipe(

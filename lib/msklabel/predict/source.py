@@ -13,6 +13,7 @@ from msklabel.pipeline.dixon import detect_swapped, select_channels
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
+_MODALITIES = ("CT", "MR", "CR", "DX")
 
 
 def read_for(system: System, path: str | Path) -> Scan:
@@ -26,14 +27,24 @@ def read_for(system: System, path: str | Path) -> Scan:
         ImageError: If a channel is missing, does not line up, or water and fat are exchanged.
     """
     if len(system.channels) == 1:
-        return read_scan(path)
+        scan = read_scan(path)
+        _require_modality(system, scan, Path(path).name)
+        return scan
     scan = read_channels(path)
+    _require_modality(system, scan, Path(path).name)
     named = named_channels(scan)
     if not named:
         return read_channels(path, system.channels)
     if {"water", "fat"} <= named.keys():
         _require_not_swapped(scan, Path(path).name)
     return Scan(select_channels(named, system.channels), scan.affine, scan.facts)
+
+
+def _require_modality(system: System, scan: Scan, name: str) -> None:
+    """Refuse a scan whose header says that it is of another kind; many files do not say."""
+    modality = scan.facts.get("modality", "")
+    if modality in _MODALITIES and modality not in system.modality:
+        raise ImageError(f"{name}: {system.name} is for {' and '.join(system.modality)}, this is {modality}")
 
 
 def _require_not_swapped(scan: Scan, name: str) -> None:

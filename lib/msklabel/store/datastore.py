@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from msklabel.errors import Conflict
+from msklabel.errors import Conflict, UserError
 from msklabel.imaging.names import without_suffix
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
@@ -17,6 +18,8 @@ from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
 from msklabel.store.names import checked_tag
 from msklabel.store.schema import Image, LabelVersion
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
 
 
 class MskDatastore(Datastore):
@@ -82,6 +85,15 @@ class MskDatastore(Datastore):
         if path.is_dir():
             raise Conflict(f"image {image_id!r} is a folder of DICOM files, not one file")
         return io.BytesIO(path.read_bytes())
+
+    def is_readable(self, image_id: str) -> bool:
+        """Whether the image can be read; the first time it is, later its file's size and date are looked at."""
+        try:
+            self.store.images.grid(image_id)
+        except UserError as error:
+            logger.warning("%s is passed over: %s", image_id, error)
+            return False
+        return True
 
     def get_image_uri(self, image_id: str) -> str:
         """Absolute path of an image file or series folder."""
