@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class Options:
             raise ConfigError(f"--conf {unknown[0]}: unknown key; keys: {describe_keys()}")
         if studies.startswith(("http://", "https://")):
             raise ConfigError(f"{studies}: studies on a DICOMweb server are not supported yet; give a folder")
+        device = conf.get("device") or None
+        if device and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ConfigError(f"--conf device: {device!r}; one of cpu, cuda or cuda:N")
         folder = Path(studies).resolve()
         if not folder.is_dir():
             raise ConfigError(f"{studies}: no such folder")
@@ -59,7 +63,7 @@ class Options:
             configs=Path(conf["configs"]).resolve() if conf.get("configs") else None,
             profile=conf.get("profile", PAPER),
             state=Path(conf["state"]).resolve() if conf.get("state") else folder / ".msklabel",
-            device=conf.get("device") or None,
+            device=device,
         )
 
 

@@ -65,6 +65,7 @@ def test_an_empty_configs_folder_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("studies", "conf", "sentence"),
     [
+        (".", {"device": "banana"}, "--conf device: 'banana'; one of cpu, cuda or cuda:N"),
         (".", {"modles": "x"}, "--conf modles: unknown key; keys: models = "),
         ("/no/such/folder", {}, "no such folder"),
         ("http://pacs/dicom-web", {}, "not supported yet"),
