@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from msklabel.durable import flush
 from msklabel.imaging.geometry import to_lps
 from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
@@ -49,9 +50,9 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
                 useCompression=True,
                 compressionLevel=_COMPRESSION,
             )
-        _flush(Path(temporary))
+        flush(Path(temporary))
         Path(temporary).replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except RuntimeError as error:
         raise OSError(f"{path.name}: could not be written; the disk may be full") from error
     finally:
@@ -98,11 +99,3 @@ def _segments(labels: LabelMap, scheme: Mapping[str, Label]) -> dict[str, str]:
             f"{key}_Tags": f"TerminologyEntry:Segmentation category and type - {designator}~{value}~{name}|",
         }
     return fields
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

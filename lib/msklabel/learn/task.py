@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +19,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
+from msklabel.durable import replace_text
 from msklabel.errors import Conflict, UserError
 from msklabel.imaging import Scan
 from msklabel.imaging.read import read_labels
@@ -297,7 +296,4 @@ def _verb(publish: bool) -> str:
 
 
 def _write_json(file: Path, data: dict[str, Any]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(data, stream, indent=1)
-    Path(temporary).replace(file)
+    replace_text(file, json.dumps(data, indent=1))

@@ -8,7 +8,6 @@ members of an ensemble are ``weights.safetensors``, ``weights_1.safetensors`` an
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from msklabel.durable import flush, replace_text
 from msklabel.errors import NotFound, UserError
 from msklabel.networks import Weights
 from msklabel.system import System
@@ -58,11 +58,11 @@ class Versions:
             (building / "system.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
             (building / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
             for file in building.iterdir():
-                _flush(file)
+                flush(file)
             name = self._next_name(system.name)
             building.chmod(0o755)
             building.rename(folder / name)
-            _flush(folder)
+            flush(folder)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -94,14 +94,7 @@ class Versions:
     def publish(self, system: str, name: str, variant: str = "") -> None:
         """Put a stored version in service, atomically."""
         self.get(system, name)
-        folder = self.root / system
-        handle, temporary = tempfile.mkstemp(prefix=".serving-", dir=folder)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(name + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(folder / _pointer(variant))
-        _flush(folder)
+        replace_text(self.root / system / _pointer(variant), f"{name}\n")
 
     def weights(self, system: System, name: str) -> list[Weights]:
         """Read the weights of every member of a version; one where it is no ensemble.
@@ -149,11 +142,3 @@ def _pointer(variant: str) -> str:
 
 def _member_name(number: int) -> str:
     return f"weights_{number}.safetensors" if number else "weights.safetensors"
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

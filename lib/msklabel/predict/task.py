@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class SegmentationTask(InferTask):
         """Always listed: a model without a trained version says so when it is used."""
         return True
 
+    @abstractmethod
     def segment(self, scan: Scan) -> tuple[str | None, Segmentation]:
         """Segment a scan; returns the model version too, where there is one."""
-        raise NotImplementedError
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Run on ``request["image"]``, a path on this machine.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
 
+from msklabel.durable import flush
 from msklabel.errors import StorageFull
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -46,15 +47,6 @@ def sha256_of(file: Path) -> str:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or a folder's entries are on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def copy_whole(source: Path, target: Path, replace: bool) -> None:

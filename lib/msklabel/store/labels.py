@@ -15,11 +15,12 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from msklabel.durable import flush
 from msklabel.errors import NotFound
 from msklabel.imaging import LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.store.database import Database
-from msklabel.store.files import flush, sha256_of, storage_full_told
+from msklabel.store.files import sha256_of, storage_full_told
 from msklabel.store.names import checked_info
 from msklabel.store.schema import Image, LabelVersion, now
 

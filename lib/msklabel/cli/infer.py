@@ -1,0 +1,65 @@
+"""Segment a scan from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from msklabel.catalogue import load_catalogue
+from msklabel.cli.shared import Configs, Device, Profile, console
+from msklabel.errors import NotFound, UserError
+from msklabel.system import PAPER, System
+
+
+def infer(
+    image: Annotated[Path, typer.Argument(help="Scan: a file, or a folder of one DICOM series.")],
+    model: Annotated[str, typer.Option(help="System, or SYSTEM_threshold for the draft that needs no training.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label map to write: .nii.gz, .nrrd, .nii or .mha.")],
+    state: Annotated[Path | None, typer.Option(help="State folder that holds the trained versions.")] = None,
+    configs: Configs = None,
+    profile: Profile = PAPER,
+    device: Device = None,
+) -> None:
+    """Segment one scan and write its label map, with the scan's exact geometry."""
+    from msklabel.imaging.names import without_suffix
+    from msklabel.imaging.write import write_labels
+    from msklabel.learn.versions import Versions
+    from msklabel.predict.classical import ClassicalSegmenter
+    from msklabel.predict.served import ServedModel
+    from msklabel.predict.source import read_for
+
+    if without_suffix(output.name) == output.name:
+        raise UserError(f"{output}: cannot write this format; use .nii.gz or .nrrd")
+    if not output.parent.is_dir():
+        raise NotFound(f"{output.parent}: no such folder")
+    catalogue = load_catalogue(configs, profile=profile)
+    drafts = {f"{name}_threshold": system for name, system in catalogue.items() if system.thresholds}
+    system = drafts.get(model) or catalogue.get(model)
+    if system is None:
+        raise NotFound(f"there is no model {model!r}; models: {', '.join([*catalogue, *drafts])}")
+    scan = read_for(system, image)
+    if model in drafts:
+        version, result = "training-free", ClassicalSegmenter(system)(scan)
+    elif state is None:
+        raise UserError("--state: needed for a trained model; the folder is <studies>/.msklabel unless you moved it")
+    else:
+        version, result = ServedModel(system, Versions(state / "models"), device)(scan)
+    write_labels(output, result.labels, system.labels)
+    _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
+    console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
+
+
+def _print_volumes(system: System, labels: Any, title: str) -> None:
+    import numpy as np
+
+    voxel_cm3 = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    counts = np.bincount(labels.array.ravel(), minlength=system.classes)
+    table = Table(title=title)
+    table.add_column("label")
+    table.add_column("volume (cm³)", justify="right")
+    for name, index in system.label_indices.items():
+        table.add_row(name, f"{counts[index] * voxel_cm3:.1f}")
+    console.print(table)

@@ -1,0 +1,23 @@
+"""What the commands share: options that mean the same everywhere, and the console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console()
+errors = Console(stderr=True)
+
+Configs = Annotated[Path | None, typer.Option(help="Folder with systems of your own, one YAML file each.")]
+Profile = Annotated[str, typer.Option(help="Profile of the systems: paper, or demo for small, quick ones.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU where there is one by default.")]
+Studies = Annotated[Path, typer.Option(help="Folder of images: NIfTI, NRRD, MetaImage or DICOM series.")]
+State = Annotated[Path | None, typer.Option(help="State folder; <studies>/.msklabel by default.")]
+
+
+def conf_of(**values: Any) -> dict[str, str]:
+    """The app's configuration from the options that were given."""
+    return {key: str(value) for key, value in values.items() if value not in (None, "")}

@@ -1,0 +1,105 @@
+"""Train systems and look at their versions."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from msklabel.catalogue import app_folder, load_catalogue
+from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
+from msklabel.system import PAPER
+
+
+def train(
+    system: Annotated[str, typer.Argument(help="System to train.")],
+    studies: Studies,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    folds: Annotated[int, typer.Option(help="Train so many members by cross-validation, split by patient.")] = 1,
+    on_all: Annotated[
+        bool, typer.Option(help="Keep no scan for validation; the version counts as not validated.")
+    ] = False,
+    from_version: Annotated[str, typer.Option("--from", help="Version to start from; the served one by default.")] = "",
+    from_scratch: Annotated[bool, typer.Option(help="Start from fresh weights.")] = False,
+    variant: Annotated[str, typer.Option(help="Train a variant of the system, on the scans that it is for.")] = "",
+    configs: Configs = None,
+    profile: Profile = PAPER,
+    device: Device = None,
+    state: State = None,
+) -> None:
+    """Train a system on the labels submitted so far; goes on where a stopped training was."""
+    from msklabel.app import MskLabelApp
+
+    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
+    server_app = MskLabelApp(str(app_folder()), str(studies), conf)
+    request: dict[str, Any] = {
+        "model": system,
+        "folds": folds,
+        "on_all": on_all,
+        "from_version": from_version,
+        "from_scratch": from_scratch,
+        "variant": variant,
+    }
+    if epochs is not None:
+        request["max_epochs"] = epochs
+    _log_to_console()
+    stats = server_app.train(request)
+    console.print(stats)
+
+
+def import_nnunet(
+    system: Annotated[str, typer.Argument(help="System that the model is to serve.")],
+    folder: Annotated[Path, typer.Argument(help="Trained nnU-Net v2 model: plans.json, dataset.json, fold_*.")],
+    studies: Studies,
+    folds: Annotated[str, typer.Option(help="Folds to take, comma-separated: 0 to 4, or all.")] = "all",
+    orientation: Annotated[str | None, typer.Option(help="Axis codes of its training images, such as RAS.")] = None,
+    publish: Annotated[bool, typer.Option(help="Serve it at once, without validation.")] = False,
+    configs: Configs = None,
+    profile: Profile = PAPER,
+    state: State = None,
+) -> None:
+    """Store a trained nnU-Net model as a version of a system whose network it fits."""
+    from msklabel.learn.nnunet_import import import_nnunet as read_members
+    from msklabel.learn.versions import Versions
+
+    chosen = load_catalogue(configs, [system], profile)[system]
+    names = [name.strip() for name in folds.split(",")]
+    members = [read_members(folder, chosen, name, orientation) for name in names]
+    store = Versions((state or studies / ".msklabel") / "models")
+    metrics = {"imported_from": folder.name, "members": len(members), "validated": False, "mean_dice": None}
+    version = store.add(chosen, members, {**metrics, "fingerprint": chosen.fingerprint, "profile": chosen.profile})
+    if publish:
+        store.publish(system, version.name)
+    console.print(f"{system}: version {version.name} stored, {'served' if publish else 'not served'}, not validated")
+
+
+def versions(
+    studies: Studies,
+    configs: Configs = None,
+    state: State = None,
+) -> None:
+    """List the trained versions of every system; the served one is marked."""
+    from msklabel.learn.versions import Versions
+
+    store = Versions((state or studies / ".msklabel") / "models")
+    table = Table("system", "version", "served", "Dice (validation)", "scans (training + validation)", "time")
+    for name in load_catalogue(configs):
+        for version in store.names(name):
+            metrics = store.get(name, version).metrics
+            table.add_row(
+                name,
+                version,
+                "yes" if version == store.serving(name) else "",
+                f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "not validated",
+                f"{metrics.get('training_scans')} + {metrics.get('validation_scans')}",
+                str(metrics.get("time", "")),
+            )
+    console.print(table)
+
+
+def _log_to_console() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("msklabel").setLevel(logging.INFO)
