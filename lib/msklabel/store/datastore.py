@@ -33,13 +33,19 @@ class MskDatastore(Datastore):
         state: Our own folder: database and label files.
         systems: The systems that labels can belong to, by name.
         models: Name of the system of each model name; left out: the systems' own names.
+        database: URL of a PostgreSQL database; a SQLite file in ``state`` by default.
     """
 
     def __init__(
-        self, studies: Path, state: Path, systems: Mapping[str, System], models: Mapping[str, str] | None = None
+        self,
+        studies: Path,
+        state: Path,
+        systems: Mapping[str, System],
+        models: Mapping[str, str] | None = None,
+        database: str | None = None,
     ) -> None:
         super().__init__()
-        self.store = Store(Path(studies), Path(state), systems, models)
+        self.store = Store(Path(studies), Path(state), systems, models, database)
         self.store.open()
 
     def name(self) -> str:
@@ -204,7 +210,9 @@ class MskDatastore(Datastore):
         """
         info = {**version.info, "name": f"{version.image_id.rpartition('/')[2]}{SUFFIX}"}
         info |= {"ts": int(version.created.timestamp()), "version": version.id, "system": version.system}
-        info |= {"author": version.author, "origin": version.origin, "sha256": version.sha256}
+        info |= {"author": version.author, "origin": version.origin, "sha256": version.sha256, "state": version.state}
+        info |= {"warnings": version.warnings} if version.warnings else {}
+        info |= {"annotated": version.annotated} if version.annotated else {}
         if system := self.store.systems.get(version.system):
             indices = system.label_indices
             info["label_info"] = [{"name": name, "idx": indices[name]} for name in version.classes if name in indices]

@@ -18,10 +18,13 @@ from sqlalchemy.orm import Session
 from msklabel.durable import flush
 from msklabel.errors import NotFound
 from msklabel.imaging import LabelMap
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.write import write_labels
+from msklabel.store.annotation import to_json
 from msklabel.store.database import Database
 from msklabel.store.files import sha256_of, storage_full_told
 from msklabel.store.names import checked_info
+from msklabel.store.reviews import WITHDRAWN, add_review
 from msklabel.store.schema import Image, LabelVersion, now
 
 FINAL = "final"
@@ -38,6 +41,8 @@ class Submission:
     Attributes:
         labels: Voxels hold the indices of ``system``, on the grid of the image.
         classes: Names of the labels that occur.
+        annotated: What of the scan it speaks of.
+        warnings: Sentences on what looks wrong.
         origin: None is found out: automatic under the tag ``original``, corrected where the system has an automatic
             label on the image, else manual.
     """
@@ -47,6 +52,8 @@ class Submission:
     system: str
     labels: LabelMap
     classes: list[str]
+    annotated: Annotated = field(default_factory=Annotated)
+    warnings: list[str] = field(default_factory=list)
     author: str | None = None
     origin: str | None = None
     base_model: str | None = None
@@ -136,9 +143,19 @@ class Labels:
                 found.setdefault(version.image_id, []).append(version)
         return found
 
-    def current(self, tag: str | None = None, system: str | None = None) -> list[tuple[LabelVersion, Image]]:
-        """For each image that is there and each tag: the newest version that was not removed, by image id."""
+    def current(
+        self, tag: str | None = None, system: str | None = None, rejected: bool = True
+    ) -> list[tuple[LabelVersion, Image]]:
+        """For each image that is there and each tag: the newest version that was not removed, by image id.
+
+        Args:
+            tag: Of this tag only.
+            system: Of this system only.
+            rejected: Whether a version counts that a reviewer rejected; if not, an older one may.
+        """
         newest = select(func.max(LabelVersion.id)).where(LabelVersion.withdrawn.is_(None))
+        if not rejected:
+            newest = newest.where(LabelVersion.state != "rejected")
         newest = _of_system(newest, system).group_by(LabelVersion.image_id, LabelVersion.tag)
         if tag:
             newest = newest.where(LabelVersion.tag == tag)
@@ -168,7 +185,7 @@ class Labels:
                 counts[tag, ""] = number
         return counts
 
-    def withdraw(self, image_id: str, tag: str, system: str | None = None) -> None:
+    def withdraw(self, image_id: str, tag: str, system: str | None = None, who: str | None = None) -> None:
         """Mark all versions of a label as removed; without a system, those of the newest version's system.
 
         Raises:
@@ -179,6 +196,7 @@ class Labels:
         with self._database.write() as session:
             for version in session.scalars(_of_system(query, system).where(LabelVersion.withdrawn.is_(None))):
                 version.withdrawn = now()
+                add_review(session, version, WITHDRAWN, None, who)
 
     def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
         """Add to what is noted about the newest version of a label; a key that is there is replaced.
@@ -221,6 +239,8 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
         sha256=sha256,
         size_bytes=size_bytes,
         classes=submission.classes,
+        annotated=to_json(submission.annotated),
+        warnings=submission.warnings,
         info=checked_info(submission.info),
     )
 
