@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
@@ -28,13 +29,24 @@ from msklabel.system import System
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """A scan and its finished label for one system; ``patient`` is what a split must keep together."""
+    """A scan and its finished label for one system.
+
+    Attributes:
+        patient: What a split must keep together.
+        site: Where the scan was made, where that is known.
+        annotated: What of the scan the label speaks of; the rest is unknown.
+        state: ``submitted``, or ``accepted`` by a reviewer.
+    """
 
     image_id: str
     patient: str
     image: Path
     label: Path
     sha256: str
+    site: str | None
+    version_id: int
+    annotated: Annotated
+    state: str
 
 
 class Store:
@@ -138,6 +150,10 @@ class Store:
                 image=self.studies / str(image.file),
                 label=self.labels.file(version),
                 sha256=version.sha256,
+                site=image.site,
+                version_id=version.id,
+                annotated=Annotated(),
+                state="submitted",
             )
             for version, image in self.labels.current(FINAL, system)
         ]
