@@ -74,12 +74,17 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session that holds the write lock from its first statement; committed, on disk, when the block ends.
+    def write(self, lasting: bool = True) -> Iterator[Session]:
+        """A session that holds the write lock from its first statement; committed when the block ends.
 
         So what it reads cannot change before it writes; a block that raises leaves nothing.
+
+        Args:
+            lasting: Whether it is on disk when the block ends. If not, a loss of power, but no end of the process,
+                may undo it: for what can be found out or done again, and many wait for.
         """
-        with Session(self.engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        engine = self.engine.execution_options(writes=True, lasting=lasting)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
             session.connection()  # takes the lock now, not with the first statement
             yield session
 
@@ -101,16 +106,18 @@ def _connect(url: URL) -> Engine:
         if engine.dialect.name == "sqlite":
             connection.isolation_level = None  # the driver would begin late, and a lock taken late can fail at once
             connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
+        options = connection.get_execution_options()
+        writes, lasting = options.get("writes", False), options.get("lasting", True)
         if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
         elif writes:  # one writer at a time there, too: so ids grow in the order of the commits
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+            connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if lasting else 'off'}")
 
     return engine
 

@@ -132,7 +132,7 @@ class Images:
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
             return Grid(tuple(image.shape), np.array(image.affine))
         scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
@@ -143,7 +143,7 @@ class Images:
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
         self.get(image_id)
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.info = {**row.info, **checked_info(info)}
 

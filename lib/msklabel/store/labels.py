@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from msklabel.durable import flush
 from msklabel.errors import NotFound
 from msklabel.imaging import LabelMap
 from msklabel.imaging.annotated import Annotated
-from msklabel.imaging.write import write_labels
+from msklabel.imaging.write import nifti_bytes
 from msklabel.store.annotation import to_json
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
-from msklabel.store.files import sha256_of, storage_full_told
+from msklabel.store.files import storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, add_review
@@ -82,7 +84,7 @@ class Labels:
         for room in self._folder.glob(f"{_INCOMING}*"):
             with suppress(FileNotFoundError):
                 if time.time() - room.stat().st_mtime > _LEFTOVER_S:
-                    shutil.rmtree(room)
+                    shutil.rmtree(room) if room.is_dir() else room.unlink()
 
     def file(self, version: LabelVersion) -> Path:
         """Path of the label file of a version."""
@@ -98,10 +100,9 @@ class Labels:
         Raises:
             StorageFull: If the disk is full; then nothing is left.
         """
-        with storage_full_told(), tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._folder) as room:
-            incoming = Path(room) / f"label{SUFFIX}"
-            write_labels(incoming, submission.labels)
-            sha256, size_bytes = sha256_of(incoming), incoming.stat().st_size
+        content = nifti_bytes(submission.labels)
+        sha256, size_bytes = hashlib.sha256(content).hexdigest(), len(content)
+        with storage_full_told(), self._written(content) as incoming:
             try:
                 with self._database.write() as session:
                     old = _same(session, submission, sha256) if once else None
@@ -222,6 +223,21 @@ class Labels:
         with self._database.write() as session:
             version = session.get_one(LabelVersion, version_id)
             version.info = {**version.info, **checked_info(info)}
+
+    @contextmanager
+    def _written(self, content: bytes) -> Iterator[Path]:
+        """A new file with this content, on disk, under a temporary name; removed if it still has that name."""
+        handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=self._folder)
+        incoming = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o644)
+                os.fsync(stream.fileno())
+            yield incoming
+        finally:
+            incoming.unlink(missing_ok=True)
 
     def _forget(self, sha256: str) -> None:
         """Remove a file that no version has; with the lock held, so that none gets it meanwhile."""

@@ -76,7 +76,7 @@ class Leases:
         Returns:
             None if all are with others.
         """
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             at = self._clock()
             running = {lease.image_id: lease for lease in session.scalars(_running(at))}
             for image_id in candidates:
@@ -93,7 +93,7 @@ class Leases:
         """Let a running lease begin anew; whether there is one."""
         if self.held().get(image_id) != holder:
             return False  # nobody else's write is waited for
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             at = self._clock()
             lease = session.scalar(_running(at).where(Lease.image_id == image_id, Lease.holder == holder))
             if lease is None:
@@ -109,12 +109,12 @@ class Leases:
 
     def release(self, image_id: str, holder: str) -> bool:
         """Give a scan back; whether the holder had it."""
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             return _end(session, image_id, holder, self._clock())
 
     def skip(self, image_id: str, holder: str) -> None:
         """Give a scan back and do not give it to this holder again, while there are others."""
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             _end(session, image_id, holder, self._clock())
             insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
             row = {"image_id": image_id, "holder": holder, "created": self._clock()}
