@@ -120,6 +120,18 @@ class Labels:
                 raise
         return version
 
+    def get(self, version_id: int) -> LabelVersion:
+        """One version.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        with self._database.read() as session:
+            version = session.get(LabelVersion, version_id)
+        if version is None:
+            raise NotFound(f"there is no label version {version_id}")
+        return version
+
     def newest(self, image_id: str, tag: str, system: str | None = None) -> LabelVersion:
         """The newest version of a label that was not removed.
 
@@ -180,6 +192,13 @@ class Labels:
             states = [(image_id, state) for image_id, state in rows]
         return {image_id for image_id, _ in states} - {image_id for image_id, state in states if state in OPEN}
 
+    def to_mend(self, author: str, tag: str) -> set[str]:
+        """Ids of the images whose newest label is by an author, and was rejected or opened again."""
+        mine = select(LabelVersion).where(LabelVersion.state.in_(OPEN), LabelVersion.author == author)
+        with self._database.read() as session:
+            ids = {version.image_id for version in session.scalars(mine.where(LabelVersion.tag == tag))}
+        return {image_id for image_id in ids if not self.is_finished(image_id, tag)}
+
     def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None) -> bool:
         """Whether one image is among the finished ones."""
         newest = _newest(tag, systems).where(LabelVersion.image_id == image_id)
@@ -213,8 +232,8 @@ class Labels:
                 version.withdrawn = now()
                 add_review(session, version, WITHDRAWN, None, who)
 
-    def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
-        """Add to what is noted about the newest version of a label; a key that is there is replaced.
+    def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> LabelVersion:
+        """Add to what is noted about the newest version of a label, and return it; a key that is there is replaced.
 
         Raises:
             NotFound: If there is none.
@@ -223,6 +242,7 @@ class Labels:
         with self._database.write() as session:
             version = session.get_one(LabelVersion, version_id)
             version.info = {**version.info, **checked_info(info)}
+        return version
 
     @contextmanager
     def _written(self, content: bytes) -> Iterator[Path]:

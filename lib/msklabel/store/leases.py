@@ -135,15 +135,17 @@ class Leases:
             return set(session.scalars(select(Skip.image_id).filter_by(holder=holder)))
 
 
-def skipped_last(candidates: Iterable[str], skipped: Collection[str]) -> Iterator[str]:
-    """The same candidates, in the same order, with those that were skipped behind all others."""
-    later = []
-    for image_id in candidates:
-        if image_id in skipped:
-            later.append(image_id)
-        else:
+def in_turn(candidates: Iterable[str], first: Collection[str], last: Collection[str]) -> Iterator[str]:
+    """The same candidates, some before and some behind all others, each group in the same order."""
+    rest = list(candidates) if first else candidates
+    yield from (image_id for image_id in rest if image_id in first)
+    behind = []
+    for image_id in rest:
+        if image_id in last:
+            behind.append(image_id)
+        elif image_id not in first:
             yield image_id
-    yield from later
+    yield from (image_id for image_id in behind if image_id not in first)
 
 
 def settle(session: Session, image_id: str, holder: str, at: datetime) -> str | None:
