@@ -93,7 +93,7 @@ def test_slicers_own_reviewer_module_reads_and_writes(open_site: Site, folder: P
     assert [(event["who"], event["reason"]) for event in told["reviews"]] == [("rita", "too thick")]
     verdict = {"version": told["version"], "state": "accepted"}
     assert open_site.ask("POST", "/msk/labels/review", json=verdict).status_code == 200
-    listed = rest.getDatastore() if hasattr(rest, "getDatastore") else rest.requestDataStoreInfo()
+    listed = rest.requestDataStoreInfo()
     parser: Any = reviewer("JsonParser").JsonParser(listed)
     labels = listed["objects"][IMAGE]["labels"]
     assert parser.extractSegmentationMetaOfVersion(labels, TAG)["status"] == "approved"

@@ -15,6 +15,7 @@ from msklabel.store.datastore import MskDatastore
 from msklabel.store.history import changed_voxels, difference, history
 
 FIRST = strategies()["first"]
+pytestmark = pytest.mark.usefixtures("any_database")
 
 
 @pytest.fixture
