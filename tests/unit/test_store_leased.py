@@ -19,7 +19,7 @@ SCANS = 500
 SHAPE = (3, 2, 2)
 
 
-def annotate(studies: Path, names: list[str], strategy: str, database: str | None, results: Any) -> None:
+def annotate(names: list[str], studies: Path, strategy: str, database: str | None, results: Any) -> None:
     """Several annotators of one process ask for scans and submit labels until there is nothing left."""
     store_samples.DATABASE = database
     data = store(studies)
@@ -50,9 +50,8 @@ def test_no_scan_is_given_twice(tmp_path: Path, strategy: str, any_database: str
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     teams = [[f"ann{number}" for number in range(first, first + 4)] for first in (0, 4)]
-    processes = [
-        context.Process(target=annotate, args=(studies, team, strategy, any_database, results)) for team in teams
-    ]
+    known = (studies, strategy, any_database, results)
+    processes = [context.Process(target=annotate, args=(team, *known)) for team in teams]
     for process in processes:
         process.start()
     given = {name: scans for _ in processes for name, scans in results.get(timeout=300).items()}
