@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
-from msklabel.errors import UserError
+from msklabel.errors import ReadOnly, UserError
 from msklabel.store.migrate import is_current, revision_of, upgrade
 
 _BUSY_MS = 60_000
@@ -35,6 +35,8 @@ class Database:
         self.file = file
         self._url = _postgresql(url) if url else URL.create("sqlite", database=str(file))
         self._engines: dict[int, Engine] = {}
+        self.refused: str | None = None
+        """Why nothing can be stored; None where all is well."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -66,6 +68,11 @@ class Database:
             if not is_current(connection):  # another process may have been first
                 upgrade(connection)
 
+    def fall_back(self, file: Path) -> None:
+        """Use another SQLite file from now on."""
+        self._url = URL.create("sqlite", database=str(file))
+        self._engines = {}
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database; what it gives stays usable afterwards."""
@@ -82,7 +89,12 @@ class Database:
         Args:
             lasting: Whether it is on disk when the block ends. If not, a loss of power, but no end of the process,
                 may undo it: for what can be found out or done again, and many wait for.
+
+        Raises:
+            ReadOnly: If the database is damaged.
         """
+        if self.refused:
+            raise ReadOnly(self.refused)
         engine = self.engine.execution_options(writes=True, lasting=lasting)
         with Session(engine, expire_on_commit=False) as session, session.begin():
             session.connection()  # takes the lock now, not with the first statement

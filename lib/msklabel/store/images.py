@@ -63,7 +63,9 @@ class Images:
         self._looking = threading.Lock()
 
     def refresh(self) -> None:
-        """Read the folder and record what came, went or changed."""
+        """Read the folder and record what came, went or changed; nothing where nothing can be recorded."""
+        if self._database.refused:
+            return
         contents = read_folder(self._studies, self._skip, self._channels)
         with self._database.read() as session:
             changed = _differences(session, contents)
@@ -132,6 +134,8 @@ class Images:
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
             return Grid(tuple(image.shape), np.array(image.affine))
         scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
+        if self._database.refused:
+            return Grid(scan.shape, scan.affine)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
