@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
+from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
@@ -32,6 +35,8 @@ from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,49 @@ class Store:
         self.jobs = Jobs(self._database)
         self._view = View(self.studies, self.state, self.labels)
 
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be stored; None where all is well."""
+        return self._database.refused
+
     def open(self) -> None:
-        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.state / ".open.lock"):
+        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder.
+
+        With a damaged database, what can be read of it is served, and every attempt to store something is refused.
+
+        Raises:
+            UserError: If the state folder cannot be written.
+            Conflict: If the database is of a newer version.
+        """
+        try:
+            (self.state / "labels").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.state / ".open.lock").acquire()
+        except OSError as error:
+            reason = f"the state folder {self.state} cannot be written ({error.strerror or error})"
+            raise UserError(f"{reason}; give another place by --conf state DIR") from error
+        with lock:
+            if self._database.is_sqlite and (damage := damage_of(self._database.file, self.state / "labels")):
+                self._open_read_only(damage)
+                return
             self._database.create()
             self.labels.tidy()
             self.images.refresh()
             import_folder(self)
             self._view.rebuild()
+
+    def _open_read_only(self, damage: str) -> None:
+        """Go on with a copy of what can be read, in a temporary file."""
+        file = self._database.file
+        copy = Path(tempfile.mkdtemp(prefix="msklabel-salvaged-")) / file.name
+        self._database.fall_back(copy)
+        self._database.create()
+        salvage(file, copy)
+        self.images.refresh()
+        self._database.refused = (
+            f"the database {file} is damaged ({damage}), so nothing can be stored: stop the server and run "
+            f"'msklabel restore BACKUP --studies {self.studies} --state {self.state}'"
+        )
+        logger.error(self._database.refused)
 
     def submit(
         self,
@@ -107,6 +146,7 @@ class Store:
         tag: str,
         info: Mapping[str, Any],
         origin: str | None = None,
+        holder: str | None = None,
     ) -> LabelVersion:
         """Check a label and store it as a new version; it is on disk when this returns.
 
@@ -117,12 +157,16 @@ class Store:
             info: The request's parameters: ``model``, ``label_info``, ``client_id``, ``annotated`` (see
                 :func:`msklabel.store.annotation.read_annotated`), and what else is to be noted.
             origin: See :class:`Submission`.
+            holder: Whose lease on the scan ends with it; the author's by default.
 
         Raises:
             UserError: If it cannot be right; nothing is stored.
         """
         own = {key: value for key, value in checked_info(info).items() if key != IMPORTED}
-        version = self.labels.add(self.check(image_id, file, tag, own, origin))
+        submission = self.check(image_id, file, tag, own, origin)
+        if submission.tag != ORIGINAL:
+            submission = replace(submission, holder=holder or submission.author)
+        version = self.labels.add(submission)
         self._view.refresh(image_id, version.tag)
         return version
 
