@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "infer": infer.infer,
     "train": train.train,
     "stitch": scans.stitch,
+    "interpolate": scans.interpolate,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
     "serve": serve.serve,
