@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, systems, train
+from msklabel.cli import infer, scans, serve, synthesize, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "stitch": scans.stitch,
     "interpolate": scans.interpolate,
+    "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
     "serve": serve.serve,

@@ -45,6 +45,8 @@ def infer(
         version, result = ServedModel(system, Versions(state / "models"), device)(scan)
     write_labels(output, result.labels, system.labels)
     _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
+    for warning in result.facts.get("warnings", ()):
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
 
 
