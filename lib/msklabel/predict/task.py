@@ -13,6 +13,7 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
+from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.imaging.write import write_labels
 from msklabel.predict.classical import ClassicalSegmenter
@@ -65,13 +66,16 @@ class SegmentationTask(InferTask):
         read = time.perf_counter()
         version, result = self.segment(scan)
         segmented = time.perf_counter()
-        file = _write_result(f"{self.system.name}{suffix}", result.labels, self.system.labels)
+        seen = viewer_affine(Path(request["image"]))  # of a radiograph, where viewers put its pixels
+        labels = result.labels if seen is None else LabelMap(result.labels.array, seen)
+        file = _write_result(f"{self.system.name}{suffix}", labels, self.system.labels)
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
         return str(file), {
             "label_names": self.system.label_indices,
             "latencies": {stage: round(s, 4) for stage, s in seconds.items()},
             "model_version": version,
+            **result.facts,
         }
 
 
