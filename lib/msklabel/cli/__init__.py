@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, infer, scans, serve, systems, train
+from msklabel.cli import backup, infer, scans, serve, synthesize, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -24,6 +24,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "infer": infer.infer,
     "train": train.train,
     "stitch": scans.stitch,
+    "interpolate": scans.interpolate,
+    "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
     "serve": serve.serve,

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
@@ -182,7 +183,7 @@ class Store:
         grid = self.images.grid(image_id)
         check_self_contained(file)
         labels = read_labels(file)
-        _check_grid(labels, grid)
+        labels = _placed(labels, grid, self.images.path(image_id))
         system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
         annotated = read_annotated(info.get("annotated"), system, grid.shape)
         check_inside(annotated, labels.array, system)
@@ -290,6 +291,22 @@ def patient_of(image: Image) -> str:
         if noted := image.info.get(key):
             return str(noted)
     return image.patient or image.id
+
+
+def _placed(labels: LabelMap, scan: Grid, file: Path) -> LabelMap:
+    """The label on the grid of its scan.
+
+    On a radiograph whose pixel size is noted beside it, or corrected for magnification, viewers draw in a grid of
+    another pixel size; a label that lies exactly there lies on the scan, pixel by pixel.
+
+    Raises:
+        UserError: If it does not lie on the voxels of its scan.
+    """
+    seen = viewer_affine(file) if scan.shape[2] == 1 else None
+    if seen is not None and same_grid(labels.array.shape, labels.affine, scan.shape, seen):
+        return LabelMap(labels.array, scan.affine)
+    _check_grid(labels, scan)
+    return labels
 
 
 def _check_grid(labels: LabelMap, scan: Grid) -> None:
