@@ -17,7 +17,7 @@ TRAIN = frozenset({"client_id", "device", "gpus", "multi_gpu"})
 SCORING = frozenset({"client_id", "y", "y_pred"})
 STRATEGY = frozenset({"client_id", "label_tag", "labels", "model"})
 BATCH_INFER = TRAIN | {"label_tag", "logging", "max_batch_size", "max_workers"}
-LABEL = frozenset({"client_id", "label_info", "model", "model_version", "system"})
+LABEL = frozenset({"annotated", "client_id", "label_info", "model", "model_version", "system"})
 
 _MOST_TEXT = 200
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")

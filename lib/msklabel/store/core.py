@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,22 @@ from sqlalchemy import select
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
+from msklabel.store.annotation import annotated_of, check_inside, read_annotated
+from msklabel.store.audit import Audit, add_event, events
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
 from msklabel.store.images import Grid, Images
+from msklabel.store.jobs import Jobs
 from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
+from msklabel.store.leases import Leases
 from msklabel.store.names import checked_info, checked_tag
+from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
+from msklabel.store.scores import Scores
+from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
@@ -28,13 +36,24 @@ from msklabel.system import System
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """A scan and its finished label for one system; ``patient`` is what a split must keep together."""
+    """A scan and its finished label for one system.
+
+    Attributes:
+        patient: What a split must keep together.
+        site: Where the scan was made, where that is known.
+        annotated: What of the scan the label speaks of; the rest is unknown.
+        state: ``submitted``, or ``accepted`` by a reviewer.
+    """
 
     image_id: str
     patient: str
     image: Path
     label: Path
     sha256: str
+    site: str | None
+    version_id: int
+    annotated: Annotated
+    state: str
 
 
 class Store:
@@ -45,19 +64,30 @@ class Store:
         state: Our own folder: database and label files.
         systems: The systems that labels can belong to, by name.
         models: Name of the system of each model name that a request may use; left out: the systems' own names.
+        database: URL of a PostgreSQL database; a SQLite file in ``state`` by default.
     """
 
     def __init__(
-        self, studies: Path, state: Path, systems: Mapping[str, System], models: Mapping[str, str] | None = None
+        self,
+        studies: Path,
+        state: Path,
+        systems: Mapping[str, System],
+        models: Mapping[str, str] | None = None,
+        database: str | None = None,
     ) -> None:
         self.studies = studies.resolve()
         self.state = state.resolve()
         self.systems = dict(systems)
         self.models = {**{name: name for name in systems}, **(models or {})}
-        self._database = Database(self.state / "msklabel.db")
+        self._database = Database(self.state / "msklabel.db", database)
         channels = {name for system in systems.values() if len(system.channels) > 1 for name in system.channels}
         self.images = Images(self._database, self.studies, (self.state,), sorted(channels))
         self.labels = Labels(self._database, self.state / "labels")
+        self.reviews = Reviews(self._database)
+        self.leases = Leases(self._database)
+        self.scores = Scores(self._database)
+        self.splits = Splits(self._database)
+        self.jobs = Jobs(self._database)
         self._view = View(self.studies, self.state, self.labels)
 
     def open(self) -> None:
@@ -77,6 +107,7 @@ class Store:
         tag: str,
         info: Mapping[str, Any],
         origin: str | None = None,
+        holder: str | None = None,
     ) -> LabelVersion:
         """Check a label and store it as a new version; it is on disk when this returns.
 
@@ -84,14 +115,19 @@ class Store:
             image_id: The scan.
             file: The label in any format that can be read.
             tag: ``final``, ``original`` or another.
-            info: The request's parameters: ``model``, ``label_info``, ``client_id`` and what else is to be noted.
+            info: The request's parameters: ``model``, ``label_info``, ``client_id``, ``annotated`` (see
+                :func:`msklabel.store.annotation.read_annotated`), and what else is to be noted.
             origin: See :class:`Submission`.
+            holder: Whose lease on the scan ends with it; the author's by default.
 
         Raises:
             UserError: If it cannot be right; nothing is stored.
         """
         own = {key: value for key, value in checked_info(info).items() if key != IMPORTED}
-        version = self.labels.add(self.check(image_id, file, tag, own, origin))
+        submission = self.check(image_id, file, tag, own, origin)
+        if submission.tag != ORIGINAL:
+            submission = replace(submission, holder=holder or submission.author)
+        version = self.labels.add(submission)
         self._view.refresh(image_id, version.tag)
         return version
 
@@ -109,6 +145,8 @@ class Store:
         labels = read_labels(file)
         _check_grid(labels, grid)
         system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
+        annotated = read_annotated(info.get("annotated"), system, grid.shape)
+        check_inside(annotated, labels.array, system)
         used = set(np.unique(labels.array).tolist())
         params = info.get("params")
         model_version = info.get("model_version") or (params.get("model_version") if isinstance(params, dict) else None)
@@ -118,10 +156,11 @@ class Store:
             system=system.name,
             labels=labels,
             classes=[name for name, index in system.label_indices.items() if index in used],
+            annotated=annotated,
             author=_text(info.get("author") or info.get("user") or info.get("client_id")),
             origin=origin,
             base_model=_text(model_version),
-            info=dict(info),
+            info={key: value for key, value in info.items() if key != "annotated"},
         )
 
     def withdraw(self, image_id: str, tag: str, system: str | None = None) -> None:
@@ -130,7 +169,7 @@ class Store:
         self._view.refresh(image_id, tag)
 
     def training_pairs(self, system: str) -> list[TrainingPair]:
-        """The newest finished label of each scan that is there, for one system, by image id."""
+        """The newest finished label of each scan that is there, for one system, by image id; no rejected one."""
         return [
             TrainingPair(
                 image_id=image.id,
@@ -138,9 +177,30 @@ class Store:
                 image=self.studies / str(image.file),
                 label=self.labels.file(version),
                 sha256=version.sha256,
+                site=str(image.info["site"]) if image.info.get("site") else image.site,
+                version_id=version.id,
+                annotated=annotated_of(version),
+                state="accepted" if version.state == "accepted" else "submitted",
             )
-            for version, image in self.labels.current(FINAL, system)
+            for version, image in self.labels.current(FINAL, system, rejected=False)
         ]
+
+    def roles(self, system: str) -> dict[str, str]:
+        """``train`` or ``validation`` for each patient for which a system's split is decided."""
+        return self.splits.roles(system)
+
+    def assign_roles(self, system: str, roles: Mapping[str, str]) -> dict[str, str]:
+        """Decide the roles of patients, for good; see :meth:`Splits.assign`."""
+        return self.splits.assign(system, roles)
+
+    def note(self, event: str, who: str | None = None, **facts: Any) -> None:
+        """Add a line to the audit trail."""
+        with self._database.write() as session:
+            add_event(session, event, who, facts)
+
+    def audit(self, event: str | None = None, newest: int | None = None) -> list[Audit]:
+        """Lines of the audit trail, oldest first; of one event, or the last so many only."""
+        return events(self._database, event, newest)
 
     def all_images(self) -> list[Image]:
         """What is recorded of the images that are there, by id."""

@@ -1,46 +1,76 @@
-"""One SQLite file, used by many threads and processes at once."""
+"""One database, used by many threads and processes at once: a SQLite file, or PostgreSQL by its URL."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
-from msklabel.store.schema import SCHEMA_VERSION, Base
+from msklabel.errors import UserError
+from msklabel.store.migrate import is_current, revision_of, upgrade
 
 _BUSY_MS = 60_000
+_WRITERS = 0x6D736B6C  # PostgreSQL's advisory lock that a writer holds
 
 
 class Database:
-    """Sessions on the database file: an engine for each process, a session for each call."""
+    """Sessions on a database: an engine for each process, a session for each call.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    Args:
+        file: The SQLite file.
+        url: Of a PostgreSQL database instead, ``postgresql://user@host/name``.
+
+    Raises:
+        UserError: If the URL is none of PostgreSQL.
+    """
+
+    def __init__(self, file: Path, url: str | None = None) -> None:
+        self.file = file
+        self._url = _postgresql(url) if url else URL.create("sqlite", database=str(file))
         self._engines: dict[int, Engine] = {}
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of ours."""
+        return self._url.drivername == "sqlite"
 
     @property
     def engine(self) -> Engine:
         """The engine of this process; a forked child gets its own."""
         process = os.getpid()
-        return self._engines.get(process) or self._engines.setdefault(process, _connect(self._file))
+        return self._engines.get(process) or self._engines.setdefault(process, _connect(self._url))
 
     def create(self) -> None:
-        """Make the tables where they are missing; not to be called by two processes at once."""
+        """Make the tables, or bring those of an older version up to date; a copy of the old file is kept beside.
+
+        Raises:
+            Conflict: If the database is of a newer version.
+        """
+        if self.is_sqlite:
+            with self.engine.connect() as connection:
+                connection.connection.dbapi_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr]
         with self.engine.connect() as connection:
-            connection.connection.dbapi_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr]
+            if is_current(connection):
+                return
+            old = revision_of(connection)
+        if old and self.is_sqlite:
+            copy_database(self.file, self.file.with_name(f"{self.file.name}.schema-{old}"))
         with self.engine.execution_options(writes=True).begin() as connection:
-            Base.metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+            if not is_current(connection):  # another process may have been first
+                upgrade(connection)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database; what it gives stays usable afterwards."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        with Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -54,20 +84,42 @@ class Database:
             yield session
 
 
-def _connect(file: Path) -> Engine:
-    url = URL.create("sqlite", database=str(file))
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a SQLite database as it is at one instant, while others use it; in place of what was at ``target``."""
+    temporary = target.with_name(f".{target.name}.writing")
+    temporary.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
+        old.backup(new)
+    temporary.replace(target)
+
+
+def _connect(url: URL) -> Engine:
     engine = create_engine(url, pool_size=5, max_overflow=60, pool_timeout=60)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver would begin late, and a lock taken late can fail at once
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        if engine.dialect.name == "sqlite":
+            connection.isolation_level = None  # the driver would begin late, and a lock taken late can fail at once
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        elif writes:  # one writer at a time there, too: so ids grow in the order of the commits
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
     return engine
+
+
+def _postgresql(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        url = None
+    if url is None or url.get_backend_name() != "postgresql":
+        raise UserError("database: expected the URL of a PostgreSQL database, postgresql://user@host/name")
+    return url.set(drivername="postgresql+psycopg")

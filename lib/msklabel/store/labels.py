@@ -18,11 +18,16 @@ from sqlalchemy.orm import Session
 from msklabel.durable import flush
 from msklabel.errors import NotFound
 from msklabel.imaging import LabelMap
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.write import write_labels
+from msklabel.store.annotation import to_json
+from msklabel.store.audit import add_event
 from msklabel.store.database import Database
 from msklabel.store.files import sha256_of, storage_full_told
+from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
-from msklabel.store.schema import Image, LabelVersion, now
+from msklabel.store.reviews import WITHDRAWN, add_review
+from msklabel.store.schema import OPEN, Image, LabelVersion, now
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -38,8 +43,11 @@ class Submission:
     Attributes:
         labels: Voxels hold the indices of ``system``, on the grid of the image.
         classes: Names of the labels that occur.
+        annotated: What of the scan it speaks of.
+        warnings: Sentences on what looks wrong.
         origin: None is found out: automatic under the tag ``original``, corrected where the system has an automatic
             label on the image, else manual.
+        holder: Whose lease on the scan ends with it; None for nobody's.
     """
 
     image_id: str
@@ -47,10 +55,13 @@ class Submission:
     system: str
     labels: LabelMap
     classes: list[str]
+    annotated: Annotated = field(default_factory=Annotated)
+    warnings: list[str] = field(default_factory=list)
     author: str | None = None
     origin: str | None = None
     base_model: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    holder: str | None = None
 
 
 class Labels:
@@ -100,6 +111,9 @@ class Labels:
                     flush(self._folder)
                     version = _version(session, submission, sha256, size_bytes)
                     session.add(version)
+                    session.flush()
+                    facts = {"image": version.image_id, "version": version.id, "tag": version.tag, "sha256": sha256}
+                    add_event(session, "submit", version.author, facts)
             except BaseException:
                 self._forget(sha256)
                 raise
@@ -136,9 +150,19 @@ class Labels:
                 found.setdefault(version.image_id, []).append(version)
         return found
 
-    def current(self, tag: str | None = None, system: str | None = None) -> list[tuple[LabelVersion, Image]]:
-        """For each image that is there and each tag: the newest version that was not removed, by image id."""
+    def current(
+        self, tag: str | None = None, system: str | None = None, rejected: bool = True
+    ) -> list[tuple[LabelVersion, Image]]:
+        """For each image that is there and each tag: the newest version that was not removed, by image id.
+
+        Args:
+            tag: Of this tag only.
+            system: Of this system only.
+            rejected: Whether a version counts that a reviewer rejected; if not, an older one may.
+        """
         newest = select(func.max(LabelVersion.id)).where(LabelVersion.withdrawn.is_(None))
+        if not rejected:
+            newest = newest.where(LabelVersion.state != "rejected")
         newest = _of_system(newest, system).group_by(LabelVersion.image_id, LabelVersion.tag)
         if tag:
             newest = newest.where(LabelVersion.tag == tag)
@@ -147,13 +171,20 @@ class Labels:
             rows = session.execute(query.order_by(LabelVersion.image_id, LabelVersion.tag))
             return [(row[0], row[1]) for row in rows]
 
-    def images(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
-        """Ids of the images that have a label of a tag, of any of some systems."""
-        query = select(LabelVersion.image_id).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
-        if systems is not None:
-            query = query.where(LabelVersion.system.in_(list(systems)))
+    def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
+        """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
+        newest = _newest(tag, systems)
         with self._database.read() as session:
-            return set(session.scalars(query.distinct()))
+            rows = session.execute(select(LabelVersion.image_id, LabelVersion.state).where(LabelVersion.id.in_(newest)))
+            states = [(image_id, state) for image_id, state in rows]
+        return {image_id for image_id, _ in states} - {image_id for image_id, state in states if state in OPEN}
+
+    def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None) -> bool:
+        """Whether one image is among the finished ones."""
+        newest = _newest(tag, systems).where(LabelVersion.image_id == image_id)
+        with self._database.read() as session:
+            states = set(session.scalars(select(LabelVersion.state).where(LabelVersion.id.in_(newest))))
+        return bool(states) and states.isdisjoint(OPEN)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of images that are there and have a label, for each tag and system; the system ``""`` is any."""
@@ -168,7 +199,7 @@ class Labels:
                 counts[tag, ""] = number
         return counts
 
-    def withdraw(self, image_id: str, tag: str, system: str | None = None) -> None:
+    def withdraw(self, image_id: str, tag: str, system: str | None = None, who: str | None = None) -> None:
         """Mark all versions of a label as removed; without a system, those of the newest version's system.
 
         Raises:
@@ -179,6 +210,7 @@ class Labels:
         with self._database.write() as session:
             for version in session.scalars(_of_system(query, system).where(LabelVersion.withdrawn.is_(None))):
                 version.withdrawn = now()
+                add_review(session, version, WITHDRAWN, None, who)
 
     def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
         """Add to what is noted about the newest version of a label; a key that is there is replaced.
@@ -211,6 +243,7 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
         automatic = select(LabelVersion.id).filter_by(image_id=submission.image_id, system=submission.system)
         query = automatic.where(LabelVersion.origin == "automatic").limit(1)
         origin = "manual" if session.scalar(query) is None else "corrected"
+    late = settle(session, submission.image_id, submission.holder, now()) if submission.holder else None
     return LabelVersion(
         image_id=submission.image_id,
         tag=submission.tag,
@@ -221,8 +254,18 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
         sha256=sha256,
         size_bytes=size_bytes,
         classes=submission.classes,
+        annotated=to_json(submission.annotated),
+        warnings=[*submission.warnings, *([late] if late else [])],
         info=checked_info(submission.info),
     )
+
+
+def _newest(tag: str, systems: Iterable[str] | None) -> Select[Any]:
+    """Ids of the newest versions that count, of each image and system."""
+    newest = select(func.max(LabelVersion.id)).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
+    if systems is not None:
+        newest = newest.where(LabelVersion.system.in_(list(systems)))
+    return newest.group_by(LabelVersion.image_id, LabelVersion.system)
 
 
 def _of_system(query: Select[Any], system: str | None) -> Select[Any]:

@@ -1,7 +1,8 @@
-"""The tables: images as they lie in the studies folder, and every version of every label.
+"""The tables that hold what there is: images as they lie in the studies folder, and every version of every label.
 
-A label version is never changed or deleted: SQLite itself refuses it (triggers below). Only two columns may change,
-``info`` (remarks, review states) and ``withdrawn`` (a removed label is marked).
+A label version is never changed or deleted: the database itself refuses it (triggers in ``migrations``). Only three
+columns may change: ``info`` (remarks), ``state`` (that of the newest review event) and ``withdrawn`` (a removed label
+is marked). Tables of the work on them stand beside their classes (leases, reviews, scores, splits, jobs, audit).
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import DDL, JSON, BigInteger, DateTime, ForeignKey, Index, event
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
+REVISIONS = ("0001", "0002")
+"""All versions of the schema, oldest first; each is a script in ``migrations/versions``."""
 ORIGINS = ("automatic", "corrected", "manual", "imported")
+STATES = ("submitted", "accepted", "rejected", "reopened")
+OPEN = ("rejected", "reopened")
+"""States in which a label is to be made again."""
 
 
 def now() -> datetime:
@@ -24,7 +29,7 @@ def now() -> datetime:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC; SQLite keeps no zone, so it is put back on the way out."""
+    """A time in UTC; databases keep it without zone, so it is put back on the way out."""
 
     impl = DateTime
     cache_ok = True
@@ -43,7 +48,8 @@ class Base(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012
         datetime: UtcDateTime,
-        dict[str, Any]: JSON,
+        dict[str, Any]: JSON(none_as_null=True),
+        dict[str, float]: JSON,
         list[str]: JSON,
         list[int]: JSON,
         list[list[float]]: JSON,
@@ -93,6 +99,9 @@ class LabelVersion(Base):
         base_model: Version of the model whose result was the starting point.
         sha256: Of the label file, and its name.
         classes: Names of the labels that occur in it, in order of index.
+        annotated: What of the scan it speaks of, as :mod:`msklabel.store.annotation` writes it; None for all.
+        warnings: Sentences on what looked wrong when it came.
+        state: One of ``STATES``.
         withdrawn: When it was removed; none while it counts.
     """
 
@@ -117,6 +126,9 @@ class LabelVersion(Base):
     info: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created: Mapped[datetime] = mapped_column(default=now)
     withdrawn: Mapped[datetime | None]
+    annotated: Mapped[dict[str, Any] | None]
+    warnings: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    state: Mapped[str] = mapped_column(default="submitted", server_default="submitted")
 
 
 class Setting(Base):
@@ -126,15 +138,3 @@ class Setting(Base):
 
     key: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str]
-
-
-_FIXED = "image_id, tag, system, author, origin, base_model, sha256, size_bytes, classes, created"
-for _name, _when in {"keep": "DELETE", "fixed": f"UPDATE OF {_FIXED}"}.items():
-    event.listen(
-        LabelVersion.__table__,
-        "after_create",
-        DDL(
-            f"CREATE TRIGGER label_version_{_name} BEFORE {_when} ON label_version "
-            "BEGIN SELECT RAISE(ABORT, 'label versions are never changed or deleted'); END"
-        ).execute_if(dialect="sqlite"),
-    )

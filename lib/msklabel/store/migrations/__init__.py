@@ -1,0 +1,1 @@
+"""How a database of an older msklabel becomes one of today."""

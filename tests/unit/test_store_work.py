@@ -1,0 +1,161 @@
+"""Leases, scores, splits, jobs and the audit trail: what annotators, strategies and trainings share."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from store_samples import scan, store
+
+from msklabel.store.core import Store
+from msklabel.store.leases import Leases
+
+SCANS = ("a", "b", "c")
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Store:
+    for name in SCANS:
+        scan(tmp_path / f"{name}.nii")
+    return store(tmp_path).store
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def leases(shared: Store, clock: Clock) -> Leases:
+    return Leases(shared._database, clock)
+
+
+def test_the_first_scan_that_is_free_or_ones_own_is_given(leases: Leases) -> None:
+    assert leases.take(SCANS, "ann", 60) == "a"
+    assert leases.take(SCANS, "ben", 60) == "b"
+    assert leases.take(SCANS, "ann", 60) == "a"
+    assert leases.take(("b", "c"), "cem", 60) == "c"
+    assert leases.take(SCANS, "dan", 60) is None
+    assert leases.held() == {"a": "ann", "b": "ben", "c": "cem"}
+
+
+def test_a_lease_runs_out_and_activity_renews_it(leases: Leases, clock: Clock) -> None:
+    leases.take(("a",), "ann", 60)
+    clock.later(50)
+    assert leases.renew("a", "ann")
+    assert not leases.renew("a", "ben")
+    clock.later(50)
+    assert leases.take(("a",), "ben", 60) is None
+    clock.later(11)
+    assert not leases.renew("a", "ann")
+    assert leases.held() == {}
+    assert leases.take(("a",), "ben", 60) == "a"
+    late = leases.newest("a", "ann")
+    assert late is not None
+    assert late.released is None
+    assert late.expires <= clock.now
+
+
+def test_a_scan_that_was_given_back_is_free(leases: Leases) -> None:
+    leases.take(("a",), "ann", 60)
+    assert not leases.release("a", "ben")
+    assert leases.held() == {"a": "ann"}
+    assert leases.release("a", "ann")
+    assert not leases.release("a", "ann")
+    assert leases.take(("a",), "ben", 60) == "a"
+
+
+def test_skipping_is_remembered_and_frees(leases: Leases) -> None:
+    leases.take(("a",), "ann", 60)
+    leases.skip("a", "ann")
+    leases.skip("a", "ann")
+    assert leases.skipped("ann") == {"a"}
+    assert leases.skipped("ben") == set()
+    assert leases.held() == {}
+
+
+def test_the_newest_score_of_each_scan(shared: Store) -> None:
+    shared.scores.put("a", "thigh", "1", b"old", {"entropy": 0.5})
+    shared.scores.put("a", "thigh", "2", b"new", {"entropy": 0.25})
+    shared.scores.put("b", "thigh", "1", b"b", {"entropy": float("nan")})
+    shared.scores.put("a", "hip", "9", b"other", {})
+    assert {key: row.summary for key, row in shared.scores.of("thigh", "1").items()} == {"a": b"old", "b": b"b"}
+    newest = shared.scores.newest("thigh")
+    assert {key: (row.model_version, row.values) for key, row in newest.items()} == {
+        "a": ("2", {"entropy": 0.25}),
+        "b": ("1", {"entropy": None}),
+    }
+    shared.scores.put("a", "thigh", "1", b"again", {"entropy": 0.75})
+    assert shared.scores.newest("thigh")["a"].summary == b"again"
+    assert len(shared.scores.of("thigh", "1")) == 2
+
+
+def test_the_first_decision_on_a_patient_holds(shared: Store) -> None:
+    assert shared.roles("hip") == {}
+    assert shared.assign_roles("hip", {"P1": "train"}) == {"P1": "train"}
+    later = shared.assign_roles("hip", {"P1": "validation", "P2": "validation"})
+    assert later == {"P1": "train", "P2": "validation"}
+    assert shared.roles("hip") == later
+    assert shared.roles("thigh") == {}
+    with pytest.raises(ValueError, match="role 'test': expected one of train, validation"):
+        shared.assign_roles("hip", {"P3": "test"})
+
+
+def test_of_many_who_decide_at_once_all_hear_the_same(shared: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        roles = [{f"P{n}": ("train", "validation")[(n + turn) % 2] for n in range(20)} for turn in range(8)]
+        heard = list(pool.map(lambda wanted: shared.assign_roles("hip", wanted), roles))
+    assert all(answer == shared.roles("hip") for answer in heard)
+
+
+@pytest.mark.parametrize(("table", "column"), [("split", "role"), ("audit", "who"), ("review", "state")])
+def test_history_is_only_added_to(shared: Store, table: str, column: str) -> None:
+    shared.assign_roles("hip", {"P1": "train"})
+    shared.note("publish", "ann", version="3")
+    with sqlite3.connect(shared.state / "msklabel.db") as database:
+        database.execute("PRAGMA foreign_keys=OFF")
+        database.execute(
+            "INSERT INTO review (id, version_id, state, created) VALUES (1, 1, 'accepted', '2026-01-01 00:00:00')"
+        )
+        for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = 'x'"):
+            with pytest.raises(sqlite3.IntegrityError):
+                database.execute(statement)
+
+
+def test_jobs_outlive_the_server(shared: Store) -> None:
+    shared.jobs.started("1", "train", {"model": "hip"})
+    shared.jobs.started("2", "scoring", {})
+    shared.jobs.ended("1", "DONE", "epoch 5 of 5")
+    assert [job.id for job in shared.jobs.lose_running()] == ["2"]
+    assert [(job.id, job.status, job.detail) for job in shared.jobs.recent()] == [
+        ("1", "DONE", "epoch 5 of 5"),
+        ("2", "LOST", None),
+    ]
+    assert [job.request for job in shared.jobs.recent("train")] == [{"model": "hip"}]
+
+
+def test_the_audit_trail_tells_who_did_what(shared: Store) -> None:
+    shared.note("publish", "ann", version="3")
+    shared.note("rollback", None, version="2")
+    assert [(line.event, line.who, line.facts) for line in shared.audit()] == [
+        ("publish", "ann", {"version": "3"}),
+        ("rollback", None, {"version": "2"}),
+    ]
+    assert [line.event for line in shared.audit(newest=1)] == ["rollback"]
+    assert [line.who for line in shared.audit("publish")] == ["ann"]
