@@ -17,4 +17,5 @@ router = APIRouter(prefix="/info", tags=["App"])
 async def get_info(ctx: Ctx, user: AsUser) -> JSONResponse:
     info = await ctx.info.get()
     extra: dict[str, Any] = {"version": __version__, "inference": ctx.inferences.lengths()}
+    extra["scores"] = ctx.background.report
     return JSONResponse({**info, "msklabel": extra})
