@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -99,7 +100,6 @@ class Facts:
         with self._lock:
             images = self._current_images()
             opinions = {name: self._opinion(name, images) for name in systems}
-        place = {image_id: i for i, image_id in enumerate(images.ids)} if held else {}
         taken = _members(images.ids, set(labelled))
         fits: Flags = np.zeros(len(images), bool)
         for name in systems:
@@ -107,8 +107,7 @@ class Facts:
         free = fits & ~taken
         own: Flags = np.zeros(len(images), bool)
         for image_id, whose in (held or {}).items():
-            if image_id in place:
-                here = place[image_id]
+            for here in places_of(images, [image_id]):
                 own[here] = whose == holder and free[here]
                 free[here] = free[here] and whose == holder
                 taken[here] = True
@@ -129,7 +128,7 @@ class Facts:
     def _current_images(self) -> Pool:
         stamp = self.source.image_stamp()
         if self._images is None or stamp != self._stamp or time.monotonic() - self._read_s > _IMAGES_S:
-            self._images = _table(self.source.image_facts(), self.systems)
+            self._images = _table(sorted(self.source.image_facts(), key=lambda image: image.id), self.systems)
             self._stamp, self._read_s = stamp, time.monotonic()
         return self._images
 
@@ -249,5 +248,9 @@ def _embeddings(ids: Sequence[str], rows: _Rows) -> np.ndarray:
 
 def places_of(pool: Pool, ids: Iterable[str]) -> Indices:
     """Places of scans in a pool; those that are not there are left out."""
-    place = {image_id: i for i, image_id in enumerate(pool.ids)}
-    return np.array([place[image_id] for image_id in ids if image_id in place], int)
+    found = []
+    for image_id in ids:
+        here = bisect_left(pool.ids, image_id)
+        if here < len(pool.ids) and pool.ids[here] == image_id:
+            found.append(here)
+    return np.array(found, int)

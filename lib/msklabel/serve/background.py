@@ -14,6 +14,7 @@ from msklabel.jobs.process import AlreadyRunning, JobRunner
 
 logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
+_REPORT_S = 5.0
 _PART = 50  # scans in one job, after which it is looked again what is most promising
 _FIRST = ("train", "batch_infer", "scoring")
 
@@ -57,27 +58,30 @@ class BackgroundScoring:
             self._thread.join(5)
 
     def _run(self) -> None:
-        idle_since = time.monotonic()
-        with ExitStack() as holding:
-            held = False
-            while not self._stop.wait(min(_LOOK_S, self._delay_s or _LOOK_S)):
-                first = any(self._jobs.running(kind) for kind in ("train", "batch_infer"))
-                if first and not held:
-                    holding.enter_context(self._precedence.held())
-                elif held and not first:
-                    holding.close()
-                held = first
-                if any(self._jobs.running(kind) for kind in _FIRST) or self._waiting():
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since >= self._delay_s:
-                    idle_since = time.monotonic()
-                    self._look()
+        idle_since = looked = time.monotonic()
+        held = ExitStack()
+        holding = False
+        while not self._stop.wait(min(_LOOK_S, self._delay_s or _LOOK_S)):
+            first = any(self._jobs.running(kind) for kind in ("train", "batch_infer"))
+            if first and not holding:
+                held.enter_context(self._precedence.held())
+            elif holding and not first:
+                held.close()
+            holding = first
+            now = time.monotonic()
+            if any(self._jobs.running(kind) for kind in _FIRST) or self._waiting():
+                idle_since = now
+            if now - looked >= min(_REPORT_S, self._delay_s or _REPORT_S):
+                self._look(bool(self._delay_s) and now - idle_since >= self._delay_s)
+                looked = time.monotonic()
+        held.close()
 
-    def _look(self) -> None:
+    def _look(self, idle: bool) -> None:
+        """See how far the scores are, and start a job if there is time for it."""
         try:
             self.report = self._progress()
             due = [name for name, said in self.report.items() if is_due(said)]
-            if due and self._delay_s and not self._jobs.running("background"):
+            if due and idle and not self._jobs.running("background"):
                 self._jobs.start("background", {"systems": ",".join(due), "limit": _PART})
         except AlreadyRunning:
             pass
