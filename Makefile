@@ -12,6 +12,8 @@ MODELS  ?= $(SYSTEM)
 PROFILE ?= demo
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
+# Tests side by side; the largest need 11 GiB of memory.
+JOBS    ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve demo test lint check bench lock clean
@@ -38,7 +40,7 @@ demo: $(STAMP)  ## go round the annotation loop on phantoms and draw what came o
 	$(BIN)/msklabel demo $(SYSTEM)
 
 test: $(STAMP)  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

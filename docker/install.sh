@@ -9,6 +9,9 @@ python=$1
 shift
 cd "$(dirname "$0")/.."
 pip=("$python" -m pip install --quiet --disable-pip-version-check)
+echo "installing 1 of 3: PyTorch (the largest part; minutes, depending on the network)"
 "${pip[@]}" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c requirements.lock "$(grep '^torch==' requirements.lock)"
+echo "installing 2 of 3: $(grep -c '==' requirements.lock) locked packages (a minute or two)"
 "${pip[@]}" --no-deps -r requirements.lock
+echo "installing 3 of 3: msklabel"
 "${pip[@]}" --no-deps "$@" .

@@ -23,3 +23,11 @@ class StorageFull(UserError):
     """The disk is full; nothing was written."""
 
     status = 507
+
+
+class Unreachable(UserError):
+    """Another server that is needed is down, slow or answers nonsense: 502, or 504 where it took too long."""
+
+    def __init__(self, message: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.status = status

@@ -49,11 +49,13 @@ class Label(Section):
         index: Voxel value in label maps, from 1; 0 is background.
         code: ``SCHEME:value``; ``SCT`` for SNOMED CT, ``99MSKLABEL`` for our private scheme.
         color: Red, green, blue, each 0 to 255.
+        category: What DICOM calls it where it is stored as a segment.
     """
 
     index: PositiveInt
     code: Annotated[str, Field(pattern=r"^(SCT:\d+|99MSKLABEL:[A-Z][A-Z0-9_]*)$")]
     color: tuple[Byte, Byte, Byte]
+    category: Literal["anatomical_structure", "tissue"] = "anatomical_structure"
 
 
 class Window(Section):

@@ -17,8 +17,8 @@ from msklabel.demo.server import running_server
 from msklabel.demo.slicer import slicer_client
 from msklabel.errors import UserError
 from msklabel.imaging.read import read_labels, read_scan
+from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, case_dice, label_means, mean_dice
-from msklabel.learn.samples import Case
 from msklabel.networks import build_network
 from msklabel.predict.engine import Engine, dice
 from msklabel.system import System

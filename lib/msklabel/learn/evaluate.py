@@ -1,27 +1,64 @@
-"""Dice of a network on labelled cases, on each scan's own grid."""
+"""Dice of a segmenter on labelled cases, on each scan's own grid, where the labels speak."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from msklabel.learn.samples import Case
-from msklabel.predict.engine import Engine, dice
+from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.scan import Scan
+from msklabel.learn.annotation import UNKNOWN, known_classes
+from msklabel.learn.cases import Case
+from msklabel.predict.engine import Segmentation, dice
+from msklabel.system import System
 
 CaseDice = dict[str, dict[str, float]]
 
 
-def case_dice(engine: Engine, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> CaseDice:
-    """Dice for each case and label name; NaN where neither truth nor prediction has the label."""
+class Segmenter(Protocol):
+    """What can be measured: a trained model, or a method without training."""
+
+    system: System
+
+    def __call__(self, scan: Scan) -> Segmentation:
+        """Segment a scan."""
+
+
+def case_dice(
+    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None
+) -> CaseDice:
+    """Dice for each case and label name.
+
+    NaN where neither truth nor prediction has the label, and for a label that was not looked for.
+    """
     result: CaseDice = {}
     for done, case in enumerate(cases, 1):
-        scan, truth = case.load()
-        predicted = engine(scan).labels.array
-        result[case.id] = {name: dice(predicted, truth, i) for name, i in engine.system.label_indices.items()}
+        scan, truth = case.read(segmenter.system)
+        result[case.id] = label_dice(segmenter.system, segmenter(scan).labels.array, truth, case.annotated)
         if progress:
             progress(done, len(cases))
     return result
+
+
+def label_dice(
+    system: System, predicted: NDArray[np.uint8], truth: NDArray[np.uint8], annotated: Annotated
+) -> dict[str, float]:
+    """Dice of each label where the truth is known.
+
+    Args:
+        system: The system.
+        predicted: Shape (X, Y, Z).
+        truth: The same shape; ``UNKNOWN`` where nothing is known.
+        annotated: Names the classes that were looked for.
+    """
+    seen = truth != UNKNOWN
+    if not seen.all():
+        predicted, truth = predicted[seen], truth[seen]
+    known = known_classes(system, annotated)
+    return {name: dice(predicted, truth, i) if known[i] else float("nan") for name, i in system.label_indices.items()}
 
 
 def label_means(dices: CaseDice) -> dict[str, float]:

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from msklabel.errors import UserError
+from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, case_dice
-from msklabel.learn.samples import Case
 from msklabel.learn.split import fold_of
 from msklabel.learn.trainer import Report, Trainer
 from msklabel.learn.versions import read_weights

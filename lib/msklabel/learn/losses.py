@@ -1,32 +1,94 @@
-"""The losses of the papers, by name."""
+"""The losses of the papers, by name; what a label does not speak of counts for nothing (see ``annotation``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from monai.losses import DiceCELoss, DiceLoss
-from torch import nn
 from torch.nn import functional
 
-Loss = Callable[[torch.Tensor | Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
+from msklabel.learn.annotation import UNKNOWN
+
+_SMOOTH = 1e-5
+_Single = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class Loss(Protocol):
+    """Class scores (B, classes, *space), label indices (B, *space) and known classes (B, classes) to one number."""
+
+    def __call__(
+        self,
+        scores: torch.Tensor | Sequence[torch.Tensor],
+        labels: torch.Tensor,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Scores may be a list of resolutions; without ``known`` all classes are."""
 
 
 def build_loss(name: str) -> Loss:
-    """Build a loss of class scores (B, classes, *space) and label indices (B, *space).
+    """Build a loss by name.
 
     Scores may be a list of resolutions, the full one first (deep supervision); each counts half of the one above,
     the weights adding up to 1, and its target is taken by the nearest voxel, as nnU-Net does.
     """
-    single = _LOSSES[name]()
+    single = _LOSSES[name]
 
-    def loss(scores: torch.Tensor | Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    def loss(
+        scores: torch.Tensor | Sequence[torch.Tensor], labels: torch.Tensor, known: torch.Tensor | None = None
+    ) -> torch.Tensor:
         levels = [scores] if isinstance(scores, torch.Tensor) else list(scores)
         weights = [0.5**level for level in range(len(levels))]
-        parts = [w * single(s, _at_size(labels, s.shape[2:])) for w, s in zip(weights, levels, strict=True)]
+        parts = [w * single(s, _at_size(labels, s.shape[2:]), known) for w, s in zip(weights, levels, strict=True)]
         return torch.stack(parts).sum() / sum(weights)
 
     return loss
+
+
+def cross_entropy(scores: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over known voxels of minus the log probability of the label.
+
+    Label 0 has the summed probability of the background and of every class that was not looked for. 0 where no voxel
+    is known.
+    """
+    logs = functional.log_softmax(scores.float(), 1)
+    if known is not None and not bool(known.all()):
+        merged = _for_space(~known, scores).clone()
+        merged[:, 0] = True
+        background = logs.masked_fill(~merged, float("-inf")).logsumexp(1, keepdim=True)
+        logs = torch.cat([background, logs[:, 1:]], 1)
+    if not bool((labels != UNKNOWN).any()):
+        return scores.sum() * 0
+    return functional.nll_loss(logs, labels, ignore_index=UNKNOWN)
+
+
+def soft_dice(scores: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """1 minus soft Dice, the mean over labels (no background), over known voxels of the whole batch.
+
+    Dice is (2 sum(p t) + s) / (sum(p) + sum(t) + s) with s = 1e-5, as MONAI's DiceLoss has it. A class counts in the
+    samples in which it was looked for: there, no unlabelled voxel is of that class, whatever else it may be.
+    """
+    probabilities = scores.float().softmax(1)
+    seen = (labels != UNKNOWN)[:, None]
+    target = functional.one_hot(labels.where(seen[:, 0], 0), scores.shape[1]).movedim(-1, 1)
+    counts = seen.expand_as(probabilities)
+    looked_for = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device) if known is None else known
+    counts = (counts & _for_space(looked_for, scores))[:, 1:]
+    p, t = probabilities[:, 1:] * counts, target[:, 1:] * counts
+    axes = [0, *range(2, scores.ndim)]
+    overlap, size = (p * t).sum(axes), p.sum(axes) + t.sum(axes)
+    dices = (2 * overlap + _SMOOTH) / (size + _SMOOTH)
+    used = counts.flatten(2).any(-1).any(0)
+    return 1 - dices[used].mean() if bool(used.any()) else scores.sum() * 0
+
+
+def _dice_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    return soft_dice(scores, labels, known) + cross_entropy(scores, labels, known)
+
+
+def _for_space(classes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """(B, classes) in the shape of the scores."""
+    return classes.to(scores.device).reshape(*classes.shape, *[1] * (scores.ndim - 2)).expand_as(scores)
 
 
 def _at_size(labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -35,23 +97,8 @@ def _at_size(labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return functional.interpolate(labels[:, None].float(), list(size), mode="nearest-exact")[:, 0].long()
 
 
-class _CrossEntropy(nn.Module):
-    def forward(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(scores, labels)
-
-
-class _Dice(nn.Module):
-    def __init__(self, **extra: bool) -> None:
-        super().__init__()
-        kind = DiceCELoss if extra else DiceLoss
-        self.loss = kind(to_onehot_y=True, softmax=True, include_background=False, batch=True)
-
-    def forward(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.loss(scores, labels[:, None])
-
-
-_LOSSES: dict[str, Callable[[], nn.Module]] = {
-    "cross_entropy": _CrossEntropy,
-    "dice": _Dice,
-    "dice_cross_entropy": lambda: _Dice(cross_entropy=True),
+_LOSSES: dict[str, _Single] = {
+    "cross_entropy": cross_entropy,
+    "dice": soft_dice,
+    "dice_cross_entropy": _dice_cross_entropy,
 }

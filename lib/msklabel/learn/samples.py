@@ -1,49 +1,23 @@
-"""Labelled scans as training crops: what is drawn in an epoch, and the crops themselves."""
+"""Prepared cases as training crops: what is drawn in an epoch, and the crops themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from msklabel.imaging.scan import Scan
+from msklabel.learn.annotation import UNKNOWN
+from msklabel.learn.cases import PreparedCase
+from msklabel.learn.replay import Item, balanced, replayed
 from msklabel.pipeline.augment import build_augmentation
-from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.predict.engine import padded
 from msklabel.predict.windows import Starts, window_slices, with_channels
 from msklabel.system import System
-
-
-@dataclass(frozen=True)
-class Case:
-    """A labelled scan to learn from or to validate with.
-
-    Attributes:
-        id: Identifier of the scan.
-        patient: Identifier of the patient; all scans of one stay together.
-        load: Reads the scan and its label map (X, Y, Z), uint8.
-    """
-
-    id: str
-    patient: str
-    load: Callable[[], tuple[Scan, NDArray[np.uint8]]]
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """A case on the working crop.
-
-    Attributes:
-        prepared: The scan.
-        labels: Shape (X, Y, Z) of the crop, uint8.
-    """
-
-    prepared: Prepared
-    labels: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -52,35 +26,31 @@ class Part:
 
     Attributes:
         image: Shape (C, X, Y, Z), float32.
-        labels: Shape (X, Y, Z), uint8.
+        labels: Shape (X, Y, Z), uint8; ``UNKNOWN`` where nothing is known.
+        known: Classes that were looked for, shape (classes,).
+        site: Where the scan was made.
     """
 
     image: torch.Tensor
     labels: torch.Tensor
+    known: torch.Tensor
+    site: str | None
+
+    def slices(self) -> NDArray[np.intp]:
+        """Indices of the axial slices of which anything is known."""
+        return np.flatnonzero((self.labels != UNKNOWN).any(dim=0).any(dim=0).numpy())
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training crops: ``image`` (B, C, *patch) float32 and ``labels`` (B, *patch) int64; two axes in 2D."""
+    """Training crops: ``image`` (B, C, *patch) float32, ``labels`` (B, *patch) int64, ``known`` (B, classes) bool."""
 
     image: torch.Tensor
     labels: torch.Tensor
+    known: torch.Tensor
 
 
-def prepare_case(system: System, case: Case) -> PreparedCase:
-    """Read a case and bring it to the working grid."""
-    scan, labels = case.load()
-    preprocess = Preprocess(system)
-    prepared = preprocess(scan)
-    return PreparedCase(prepared, preprocess.labels(labels, prepared.grid))
-
-
-def _parts(system: System, case: PreparedCase) -> list[Part]:
-    images, labels = case.prepared.parts(case.prepared.image), case.prepared.parts(case.labels)
-    return [
-        Part(padded(image, system.patch_voxels), padded(part[None], system.patch_voxels)[0])
-        for image, part in zip(images, labels, strict=True)
-    ]
+_Place = tuple[Part, Starts]
 
 
 class Samples:
@@ -88,65 +58,103 @@ class Samples:
 
     Args:
         system: The system.
-        cases: Prepared cases.
+        cases: Prepared cases, each seen in every epoch.
         seed: Same seed and epoch, same batches.
+        older: Cases that are replayed beside them, balanced over class and site.
+        replay: Share of an epoch's crops that come from ``older``, from 0 to below 1.
     """
 
-    def __init__(self, system: System, cases: Sequence[PreparedCase], seed: int) -> None:
+    def __init__(
+        self,
+        system: System,
+        cases: Sequence[PreparedCase],
+        seed: int,
+        older: Sequence[PreparedCase] = (),
+        replay: float = 0.5,
+    ) -> None:
         self.system = system
         self.parts = [part for case in cases for part in _parts(system, case)]
+        self.older = [place for case in older for part in _parts(system, case) for place in self._items(part)]
         self.seed = seed
+        self.replay = replay
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches of one epoch, the next one made while one is used."""
+    def epoch(self, number: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Batches of one epoch, the next one made while one is used.
+
+        Args:
+            number: Of the epoch, from 0.
+            rank: Which of the processes asks; each gets its share of every batch.
+            world: How many processes train together.
+        """
         train = self.system.train
         rng = np.random.default_rng([self.seed, number])
         augment = build_augmentation(train.augment, self.system.dimensions, int(rng.integers(2**31)))
-        places = [(part, start) for part in self.parts for start in self._starts(part, rng)]
+        places = self._places(rng)
         order = rng.permutation(len(places))
         groups = [[places[i] for i in order[k : k + train.batch]] for k in range(0, len(order), train.batch)]
+        groups = [mine for group in groups if len(group) >= world for mine in (group[rank::world],)]
 
-        def batch(group: list[tuple[Part, Starts]]) -> Batch:
-            crops = [augment(self._crop(part, start)) for part, start in group]
+        def batch(group: list[_Place]) -> Batch:
+            crops = [augment(_crop(part, start, self.system)) for part, start in group]
             image = torch.stack([torch.as_tensor(crop["image"]) for crop in crops]).float()
             labels = torch.stack([torch.as_tensor(crop["labels"])[0] for crop in crops])
-            return Batch(image, labels.long())
+            return Batch(image, labels.long(), torch.stack([part.known for part, _ in group]))
 
         with ThreadPoolExecutor(max_workers=1) as ahead:
-            following = ahead.submit(batch, groups[0])
+            following = ahead.submit(batch, groups[0]) if groups else None
             for group in [*groups[1:], None]:
+                if following is None:
+                    return
                 ready = following.result()
-                if group is not None:
-                    following = ahead.submit(batch, group)
+                following = ahead.submit(batch, group) if group is not None else None
                 yield ready
 
     def steps(self) -> int:
         """Batches in an epoch."""
-        rng = np.random.default_rng(0)
-        return -(-sum(len(self._starts(part, rng)) for part in self.parts) // self.system.train.batch)
+        return -(-len(self._places(np.random.default_rng(0))) // self.system.train.batch)
+
+    def _places(self, rng: np.random.Generator) -> list[_Place]:
+        """Where this epoch's crops begin."""
+        places = [(part, start) for part in self.parts for start in self._starts(part, rng)]
+        count = replayed(len(places), self.replay) if self.older else 0
+        drawn = [self.older[index] for index in balanced([item for item, _, _ in self.older], count, rng)]
+        return places + [(part, self._start(part, z, rng)) for _, part, z in drawn]
+
+    def _items(self, part: Part) -> list[tuple[Item, Part, int | None]]:
+        """What may be replayed of a part: each annotated slice in 2D, the whole in 3D."""
+        slices: list[int | None] = [int(z) for z in part.slices()]
+        chosen = slices if self.system.dimensions == 2 else [None] * bool(slices)
+        return [(Item(part.site, frozenset(_present(_slice(part.labels, z)))), part, z) for z in chosen]
 
     def _starts(self, part: Part, rng: np.random.Generator) -> list[Starts]:
         """Where this epoch's crops of a part begin."""
-        train = self.system.train
+        count = self.system.train.crops_per_scan
         flat = self.system.dimensions == 2
-        slices = np.flatnonzero(part.labels.any(dim=0).any(dim=0).numpy()) if flat else np.array([])
-        if flat and not len(slices):
+        slices = part.slices()
+        if not len(slices):
             return []
-        if train.crops_per_scan is None:
+        if count is None:
             chosen: list[int | None] = [int(z) for z in slices] if flat else [None]
         else:
-            chosen = [int(rng.choice(slices)) if flat else None for _ in range(train.crops_per_scan)]
+            chosen = [int(rng.choice(slices)) if flat else None for _ in range(count)]
         return [self._start(part, z, rng) for z in chosen]
 
     def _start(self, part: Part, slice_index: int | None, rng: np.random.Generator) -> Starts:
         patch = self.system.patch_voxels
         room = [n - size for n, size in zip(part.labels.shape, patch, strict=True)]
         start = [int(rng.integers(free + 1)) for free in room]
+        labels = _slice(part.labels, slice_index)
+        unknown = labels == UNKNOWN
+        if bool(unknown.any()):
+            voxels = torch.nonzero(~unknown)
+            inside = voxels[int(rng.integers(len(voxels)))]
+            start = [
+                int(rng.integers(max(0, int(v) - size + 1), min(int(v), free) + 1)) if free else 0
+                for v, size, free in zip(inside, patch, room, strict=True)
+            ]
         if rng.random() < self.system.train.foreground_fraction:
-            labels = part.labels if slice_index is None else part.labels[..., slice_index : slice_index + 1]
-            present = np.unique(labels)
-            present = present[present > 0]
-            if len(present):
+            present = _present(labels)
+            if present:
                 voxels = torch.nonzero(labels == int(rng.choice(present)))
                 middle = voxels[int(rng.integers(len(voxels)))]
                 start = [
@@ -156,9 +164,38 @@ class Samples:
             start[2] = slice_index
         return start[0], start[1], start[2]
 
-    def _crop(self, part: Part, start: Starts) -> dict[str, torch.Tensor]:
-        place = window_slices(start, self.system.patch_voxels)
-        image, labels = part.image[with_channels(place)], part.labels[place][None].float()
-        if self.system.dimensions == 2:
-            image, labels = image[..., 0], labels[..., 0]
-        return {"image": image, "labels": labels}
+
+def _parts(system: System, case: PreparedCase) -> list[Part]:
+    images, labels = case.prepared.parts(case.prepared.image), case.prepared.parts(case.labels)
+    return [
+        Part(padded(image, system.patch_voxels), _padded_labels(part, system.patch_voxels), case.known, case.site)
+        for image, part in zip(images, labels, strict=True)
+    ]
+
+
+def _padded_labels(labels: torch.Tensor, patch_voxels: tuple[int, int, int]) -> torch.Tensor:
+    """Pad (X, Y, Z) as the image is: outside is background, but a slice that is unknown stays so."""
+    result = padded(labels[None], patch_voxels)[0]
+    unknown = labels == UNKNOWN
+    if result.shape == labels.shape or not bool(unknown.any()):
+        return result
+    x, y, z = (after - before for after, before in zip(result.shape, labels.shape, strict=True))
+    around = functional.pad(unknown[None, None].float(), (0, z, 0, y, 0, x), mode="replicate")
+    return result.masked_fill(around[0, 0] > 0, UNKNOWN)
+
+
+def _slice(labels: torch.Tensor, index: int | None) -> torch.Tensor:
+    return labels if index is None else labels[..., index : index + 1]
+
+
+def _present(labels: torch.Tensor) -> list[int]:
+    """Indices of the labels that occur."""
+    return [int(index) for index in np.unique(labels) if 0 < index < UNKNOWN]
+
+
+def _crop(part: Part, start: Starts, system: System) -> dict[str, torch.Tensor]:
+    place = window_slices(start, system.patch_voxels)
+    image, labels = part.image[with_channels(place)], part.labels[place][None].float()
+    if system.dimensions == 2:
+        image, labels = image[..., 0], labels[..., 0]
+    return {"image": image, "labels": labels}

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from msklabel.durable import replace_text
 from msklabel.errors import Conflict, UserError
 from msklabel.imaging import Scan
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
+from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
 from msklabel.learn.fit import Fitted, Recipe, fit
-from msklabel.learn.samples import Case
 from msklabel.learn.split import is_validation
 from msklabel.learn.trainer import Report, Stopped
 from msklabel.learn.versions import Version, Versions
@@ -39,13 +40,17 @@ logger = logging.getLogger(__name__)
 
 
 class Pair(Protocol):
-    """A labelled scan in the datastore."""
+    """A labelled scan in the datastore; see ``msklabel.store.core.TrainingPair``."""
 
     image_id: str
     patient: str
     image: Path
     label: Path
     sha256: str
+    site: str | None
+    version_id: int
+    annotated: Annotated
+    state: str
 
 
 class SystemTrainTask(TrainTask):
@@ -273,7 +278,7 @@ def _case(system: System, pair: Pair) -> Case:
     def load() -> tuple[Scan, NDArray]:
         return read_for(system, pair.image), read_labels(pair.label).array
 
-    return Case(pair.image_id, pair.patient, load)
+    return Case(pair.image_id, pair.patient, load, pair.annotated, pair.site)
 
 
 def _whole(request: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from msklabel.errors import UserError
-from msklabel.learn.losses import build_loss
-from msklabel.learn.samples import Case, PreparedCase, Samples, prepare_case
+from msklabel.learn.annotation import UNKNOWN
+from msklabel.learn.cases import Case, PreparedCase, prepare_case
+from msklabel.learn.losses import build_loss, cross_entropy
+from msklabel.learn.samples import Samples
 from msklabel.networks import Weights, build_network, load_weights, weights_of
 from msklabel.predict.engine import Engine, dice
 from msklabel.system import System, Train
@@ -139,10 +140,10 @@ class Trainer:
             if should_stop():
                 self._save()
                 raise Stopped
-            image, labels = batch.image.to(self.device), batch.labels.to(self.device)
+            image, labels, known = (part.to(self.device) for part in (batch.image, batch.labels, batch.known))
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
-                loss = loss_function(self.network(image), labels)
+                loss = loss_function(self.network(image), labels, known)
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -161,13 +162,17 @@ class Trainer:
         for case in cases:
             scores = engine.scores(case.prepared)
             labels = case.labels.to(self.device)
-            losses.append(float(functional.cross_entropy(scores[None], labels[None].long())))
-            predicted = scores.argmax(0).to(torch.uint8).cpu().numpy()
-            truth = case.labels.numpy()
-            rows.append([dice(predicted, truth, i) for i in self.system.label_indices.values()])
+            losses.append(float(cross_entropy(scores[None], labels[None].long(), case.known[None])))
+            seen = case.labels.numpy() != UNKNOWN
+            predicted, truth = scores.argmax(0).to(torch.uint8).cpu().numpy()[seen], case.labels.numpy()[seen]
+            looked_for = case.known.numpy()
+            indices = self.system.label_indices.values()
+            rows.append([dice(predicted, truth, i) if looked_for[i] else np.nan for i in indices])
         table = np.array(rows)
-        seen = ~np.isnan(table).all(axis=0)
-        return float(np.nanmean(table[:, seen], axis=0).mean()), float(np.mean(losses))
+        seen_labels = ~np.isnan(table).all(axis=0)
+        if not seen_labels.any():
+            return float("nan"), float(np.mean(losses))
+        return float(np.nanmean(table[:, seen_labels], axis=0).mean()), float(np.mean(losses))
 
     def _validation_due(self) -> bool:
         recipe = self.system.train
