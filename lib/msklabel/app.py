@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -18,15 +19,18 @@ from monailabel.utils.sessions import Sessions
 
 from msklabel import __version__
 from msklabel.catalogue import load_catalogue
-from msklabel.choose.task import DiceScoring, strategies
+from msklabel.choose.heatmap import heatmap_png
+from msklabel.choose.task import DEFAULT, Choosers, DiceScoring, SummaryScoring, strategies
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.annotated import Annotated
+from msklabel.jobs.precedence import PRECEDENCE, waiter
 from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
 from msklabel.predict.interpolate import StoredLabel
 from msklabel.predict.served import ServedModel
+from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
@@ -51,6 +55,7 @@ class MskLabelApp(MONAILabelApp):
         for system in self.systems.values():
             build_network(system)
         self.versions = Versions(self.options.state / "models")
+        self.choosers = Choosers(self.versions)
         super().__init__(
             app_dir=app_dir,
             studies=str(self.options.studies),
@@ -90,11 +95,18 @@ class MskLabelApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """All strategies."""
-        return strategies()
+        return strategies(self.choosers)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """All scoring methods."""
-        return {"dice": DiceScoring()}
+        device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        wait = waiter(self.options.state / PRECEDENCE)
+        return {"dice": DiceScoring(), "summary": SummaryScoring(self.choosers, self.versions, device, wait)}
+
+    def background(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring the scores up to date, a part at a time, while nobody waits for anything else."""
+        result: dict[str, Any] = self.scoring({**request, "method": "summary"})
+        return result
 
     def info(self) -> dict[str, Any]:
         """What clients list; models that can be used come first, because 3D Slicer runs the first one by itself."""
@@ -118,12 +130,37 @@ class MskLabelApp(MONAILabelApp):
         Raises:
             NotFound: If there is no such strategy.
         """
-        name = str(request.get("strategy") or "random")
+        name = str(request.get("strategy") or DEFAULT)
         strategy = self._strategies.get(name)
         if strategy is None:
             raise NotFound(f"there is no strategy {name!r}; strategies: {', '.join(self._strategies)}")
         chosen = strategy(request, self.datastore())
         return {**chosen, "path": self.datastore().get_image_uri(chosen["id"])} if chosen else {}
+
+    def scores_progress(self) -> dict[str, dict[str, Any]]:
+        """How far the scores of each system are up to date."""
+        store: Any = self.datastore()
+        return self.choosers(store.store).progress()
+
+    def heatmap(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw a slice of a scan with the uncertainty of a model on it.
+
+        Args:
+            request: ``heatmap``, name of the model; ``image``, a path that the caller vouches for; ``slice``.
+
+        Returns:
+            ``png``, the picture.
+
+        Raises:
+            NotFound: If there is no such model, or it is none that is trained.
+            UserError: If the scan does not fit, or there is no such slice.
+        """
+        task = self._infers.get(str(request["heatmap"]))
+        if not isinstance(task, ModelTask):
+            named = [name for name, known in self._infers.items() if isinstance(known, ModelTask)]
+            raise NotFound(f"there is no trained model {request['heatmap']!r}; models: {', '.join(named)}")
+        scan = read_for(task.system, request["image"])
+        return {"png": task.model.apply(lambda engine: heatmap_png(engine, scan, int(request.get("slice", -1))))}
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Segment one image.

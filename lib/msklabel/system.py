@@ -170,6 +170,20 @@ class Predict(Section):
     ensemble: Literal["mean", "majority"] = "mean"
 
 
+class Choose(Section):
+    """Whose opinions are compared to judge how sure a prediction is; the members of an ensemble always count.
+
+    Attributes:
+        flip_axes: Also predict mirrored along each of these axes (0 left-right), one at a time.
+        dropout_passes: Predictions with the network's dropout on, and nothing else of training mode.
+        earlier_versions: The last versions before the one in service, as further members.
+    """
+
+    flip_axes: tuple[Axis, ...] = ()
+    dropout_passes: Annotated[int, Field(ge=0, le=32)] = 0
+    earlier_versions: Annotated[int, Field(ge=0, le=8)] = 0
+
+
 class Postprocess(Section):
     """Clean-up of predicted labels, by label name.
 
@@ -244,6 +258,7 @@ class System(Section):
     network: Network
     train: Train
     predict: Predict = Predict()
+    choose: Choose = Choose()
     postprocess: Postprocess = Postprocess()
     thresholds: Thresholds | None = None
     quantities: tuple[str, ...] = ()
@@ -275,6 +290,8 @@ class System(Section):
                 f"patch_voxels {list(self.patch_voxels)}: the last must be 1 in 2D and more in 3D (dimensions: "
                 f"{self.dimensions})"
             )
+        if self.laterality == "mirror_halves" and 0 in self.choose.flip_axes:
+            raise ValueError("choose.flip_axes: with mirror_halves both sides are seen as right ones already")
         for name, variant in self.variants.items():
             unknown = [key for key in variant.train if key not in Train.model_fields]
             if unknown:

@@ -22,6 +22,8 @@ LAYERS = [
 MONAI_LABEL_IN = {"app.py", "predict/task.py", "learn/task.py", "choose/task.py", "store/datastore.py"}
 CORE = [
     "msklabel.catalogue",
+    "msklabel.choose.scores",
+    "msklabel.choose.summarise",
     "msklabel.imaging",
     "msklabel.learn.evaluate",
     "msklabel.learn.trainer",

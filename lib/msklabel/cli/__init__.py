@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, infer, scans, serve, synthesize, systems, train
+from msklabel.cli import backup, infer, scans, serve, simulate, synthesize, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "restore": backup.restore,
     "verify": backup.verify,
     "demo": serve.demo,
+    "simulate": simulate.simulate,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets import UNETR, VNet
 from torch import nn
 
-from msklabel.networks.contract import Input
+from msklabel.networks.contract import Input, with_bottleneck
 
 _VIT_PATCH_VOXELS = 16
 _VNET_STRIDE = 16
@@ -16,7 +16,7 @@ def build_unetr(
 ) -> nn.Module:
     """UNETR (Hatamizadeh et al. 2022) with ViT patches of 16 voxels and twelve transformer layers."""
     shape.require_multiple_of([_VIT_PATCH_VOXELS] * shape.dimensions)
-    return UNETR(
+    network = UNETR(
         in_channels=shape.channels,
         out_channels=shape.classes,
         img_size=shape.patch_voxels,
@@ -27,6 +27,7 @@ def build_unetr(
         norm_name="instance",
         spatial_dims=shape.dimensions,
     )
+    return with_bottleneck(network, "vit")
 
 
 def build_vnet(shape: Input, *, dropout: float = 0.5) -> nn.Module:
@@ -35,10 +36,11 @@ def build_vnet(shape: Input, *, dropout: float = 0.5) -> nn.Module:
     MONAI applies ``dropout`` in the two deepest stages on the way down and the first two on the way up.
     """
     shape.require_multiple_of([_VNET_STRIDE] * shape.dimensions)
-    return VNet(
+    network = VNet(
         spatial_dims=shape.dimensions,
         in_channels=shape.channels,
         out_channels=shape.classes,
         dropout_prob_down=dropout,
         dropout_prob_up=(dropout, dropout),
     )
+    return with_bottleneck(network, "down_tr256")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -13,6 +14,8 @@ from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
 from msklabel.system import System
+
+Result = TypeVar("Result")
 
 
 class WeightSource(Protocol):
@@ -63,6 +66,15 @@ class ServedModel:
                 return name, result
             name, engine = self._engine(variant)
             return f"{name} ({variant})", engine(scan)
+
+    def apply(self, work: Callable[[Engine], Result]) -> Result:
+        """Use the engine of the version in service, alone.
+
+        Raises:
+            Conflict: If no version is in service yet.
+        """
+        with self._lock:
+            return work(self._engine("")[1])
 
     def _variant(self, scan: Scan, first: Segmentation) -> str:
         """The variant in service that fits the scan, empty for none."""

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.errors import Forbidden
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
@@ -37,6 +38,7 @@ class Context:
         jobs: Training, scoring, batch inference.
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
+        background: Keeps scores up to date.
     """
 
     app: MskLabelApp
@@ -47,6 +49,7 @@ class Context:
     jobs: JobRunner
     info: InfoCache
     scratch: Scratch
+    background: BackgroundScoring
 
     @property
     def store(self) -> Any:

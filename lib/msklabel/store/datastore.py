@@ -163,6 +163,7 @@ class MskDatastore(Datastore):
         holder: str | None,
         label_tag: str | None = None,
         labels: list[str] | None = None,
+        systems: Iterable[str] | None = None,
     ) -> str | None:
         """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
 
@@ -172,6 +173,7 @@ class MskDatastore(Datastore):
             holder: Who gets it; None reserves nothing, and is given nothing that is with somebody.
             label_tag: With ``labels``: what counts as labelled, as in :meth:`get_unlabeled_images`.
             labels: See ``label_tag``.
+            systems: Instead of ``labels``: names of the systems whose label counts.
 
         Returns:
             The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
@@ -179,8 +181,10 @@ class MskDatastore(Datastore):
         leases = self.store.leases
         mine = self.store.labels.to_mend(holder, checked_tag(label_tag or FINAL)) if holder else set()
         order = in_turn(candidates, mine, leases.skipped(holder) if holder else set())
+        tag, counting = self._kind(label_tag, labels)
+        counting = list(systems) if systems is not None else counting
         while chosen := self._take(order, holder):
-            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, *self._kind(label_tag, labels)):
+            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, tag, counting):
                 return chosen
             if holder:
                 leases.release(chosen, holder)

@@ -68,6 +68,18 @@ class Scores:
         with self._database.read() as session:
             return _by_image(session.scalars(select(ScoreRow).where(ScoreRow.id.in_(last))))
 
+    def since(self, system: str, row_id: int, most: int) -> list[ScoreRow]:
+        """Rows that came after one (0 for all), oldest first, not more than so many."""
+        query = select(ScoreRow).filter_by(system=system).where(ScoreRow.id > row_id).order_by(ScoreRow.id)
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(most)))
+
+    def newest_of(self, image_id: str, system: str) -> list[ScoreRow]:
+        """All scores of one scan, the newest first."""
+        query = select(ScoreRow).filter_by(image_id=image_id, system=system).order_by(ScoreRow.id.desc())
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
 
 def _by_image(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:
     return {row.image_id: row for row in rows}

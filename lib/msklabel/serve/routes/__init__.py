@@ -6,6 +6,7 @@ from msklabel.serve.routes import (
     activelearning,
     auth,
     batch,
+    choosing,
     datastore,
     infer,
     info,
@@ -34,6 +35,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     batch.router,
     train.router,
     scoring.router,
+    choosing.router,
     session.router,
     logs.router,
 )

@@ -19,4 +19,5 @@ async def get_info(ctx: Ctx, user: AsUser) -> JSONResponse:
     extra: dict[str, Any] = {"version": __version__, "inference": ctx.inferences.lengths()}
     if reason := ctx.store.store.read_only:
         extra["read_only"] = reason
+    extra["scores"] = ctx.background.report
     return JSONResponse({**info, "msklabel": extra})
