@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, systems, train
+from msklabel.cli import infer, measure, scans, serve, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "stitch": scans.stitch,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
+    "evaluate": measure.evaluate,
     "serve": serve.serve,
     "demo": serve.demo,
 }
