@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
     "evaluate": measure.evaluate,
+    "quantify": measure.quantify,
     "serve": serve.serve,
     "demo": serve.demo,
 }

@@ -13,6 +13,7 @@ from msklabel.cli.shared import Configs, console
 from msklabel.errors import UserError
 
 if TYPE_CHECKING:
+    from msklabel.measure.quantify import SliceChoice
     from msklabel.measure.report.page import Report
 
 SystemName = Annotated[str, typer.Option("--system", help="System whose labels these are.")]
@@ -53,6 +54,60 @@ def evaluate(
     result = evaluate_folders(chosen, truth, models, sides, resample, paired_only, images, fold_of, console.print)
     result.write(out)
     _write_report(result.report, out, pdf)
+
+
+def quantify(
+    labels: Annotated[Path, typer.Option(help="Folder of label maps.")],
+    system: SystemName,
+    out: Out,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, of the same names (x_water, x_fat).")
+    ] = None,
+    clinical: Annotated[Path | None, typer.Option(help="CSV: scan, height_cm, sex, weight_kg, age_years ...")] = None,
+    at: Annotated[
+        str,
+        typer.Option("--slice", help="Slice of areas: default, none, neck, neck-left, neck-right, a number or 50%."),
+    ] = "default",
+    sides: Sides = "auto",
+    maps: Annotated[bool, typer.Option(help="Write the fat fraction of every scan as NIfTI.")] = False,
+    resample: Annotated[bool, typer.Option(help="Bring labels on other grids to their image's.")] = False,
+    pdf: Pdf = False,
+    configs: Configs = None,
+) -> None:
+    """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report."""
+    from msklabel.imaging.maps import write_map
+    from msklabel.measure.quantify_folder import Loaded, quantify_folder
+
+    chosen = load_catalogue(configs, [system])[system]
+    _make(out)
+
+    def each(loaded: Loaded) -> None:
+        console.print(f"{loaded.scan}: measured", highlight=False)
+        for name, values in loaded.images.items() if maps else ():
+            if name == "fat_fraction_percent":
+                write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
+
+    result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def _slice_choice(text: str) -> SliceChoice:
+    from msklabel.measure.quantify import SliceChoice
+
+    fixed = {
+        "default": SliceChoice(),
+        "none": SliceChoice("none"),
+        "neck": SliceChoice("neck"),
+        "neck-left": SliceChoice("neck", side="left"),
+        "neck-right": SliceChoice("neck", side="right"),
+    }
+    if text in fixed:
+        return fixed[text]
+    try:
+        return SliceChoice("percent", float(text[:-1])) if text.endswith("%") else SliceChoice("index", int(text))
+    except ValueError:
+        raise UserError(f"--slice: expected {', '.join(fixed)}, a whole number or a percentage, got {text!r}") from None
 
 
 def _named_folders(values: Sequence[str]) -> dict[str, Path]:

@@ -67,10 +67,10 @@ def evaluation_report(
 
 def case_picture(truth: LabelMap, predicted: LabelMap, image: Scan | None, system: System, title: str) -> Picture:
     """The axial slice with most labels, truth and prediction side by side."""
-    labels = [_axial(m.array, m.affine) for m in (truth, predicted)]
+    labels = [axial(m.array, m.affine) for m in (truth, predicted)]
     at = int(np.argmax([len(np.unique(labels[0][..., z])) * 10**6 + np.count_nonzero(labels[0][..., z])
                         for z in range(labels[0].shape[2])]))  # fmt: skip
-    slice_of_image = None if image is None else _axial(image.array[0], image.affine)[..., at].astype(float)
+    slice_of_image = None if image is None else axial(image.array[0], image.affine)[..., at].astype(float)
     x, y = (spacing_mm(truth.affine)[axis] for axis in closest_axes(truth.affine)[0][:2])
     maps = {"truth": labels[0][..., at], "prediction": labels[1][..., at]}
     return Picture(f"{title}; slice {at}", overlays(slice_of_image, maps, system, title, y / x))
@@ -116,7 +116,7 @@ def _mean_sd(mean: float, sd: float) -> str:
     return f"{mean:.{places}f}" + (f" ± {sd:.{places}f}" if np.isfinite(sd) else "")
 
 
-def _axial(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+def axial(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
     """Axes and senses as RAS."""
     axes, signs = closest_axes(affine)
     turned = array.transpose(axes)
