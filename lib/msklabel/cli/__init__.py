@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, infer, scans, serve, simulate, synthesize, systems, train
+from msklabel.cli import backup, infer, measure, scans, serve, simulate, synthesize, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -28,6 +28,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
+    "evaluate": measure.evaluate,
+    "quantify": measure.quantify,
     "serve": serve.serve,
     "backup": backup.backup,
     "restore": backup.restore,
