@@ -118,7 +118,7 @@ def _slabs(
 def _ct(
     rng: np.random.Generator, anatomy: Anatomy, person: Person, size: tuple[int, int, int], affine: npt.NDArray
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32], dict]:
-    step = np.diag(affine)[:3]
+    step = tuple(np.diag(affine)[:3].tolist())
     noise_sd_hu = float(rng.uniform(6, 14))
     image, labels = np.empty((1, *size), np.int16), np.empty(size, np.int32)
     fat = _Means()
@@ -136,7 +136,8 @@ def _ct(
         ideal = paint(canvas, slab.layers, values)
         labels[..., here] = slab.labels
         # Between the density of fat and of muscle the share of fat is linear.
-        fat.add(slab.labels, 100 * np.clip((MUSCLE_HU - ideal) / (MUSCLE_HU - FAT_HU), 0, 1))
+        share = np.clip((MUSCLE_HU - ideal) / (MUSCLE_HU - FAT_HU), 0, 1)
+        fat.add(slab.labels, np.asarray(100 * share, np.float32))
         noise = band_limited_noise(rng, ideal.shape, step, _NOISE_CUTOFF_PER_MM)
         # Photons that crossed the most tissue are the fewest.
         across = np.square((grid.x_mm - centre) / 190)[:, None] + np.square(
@@ -150,7 +151,7 @@ def _ct(
 def _dixon(
     rng: np.random.Generator, anatomy: Anatomy, person: Person, size: tuple[int, int, int], affine: npt.NDArray
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32], dict]:
-    step = np.diag(affine)[:3]
+    step = tuple(np.diag(affine)[:3].tolist())
     labels = np.empty(size, np.int32)
     water_fat = np.empty((2, *size), np.float32)
     fat = _Means()
@@ -167,7 +168,7 @@ def _dixon(
         labels[..., here] = slab.labels
         fat.add(slab.labels, 100 * signals[1] / np.maximum(signals[0] + signals[1], 1))
     water, lipid = water_fat
-    image, noise_sd = stored(rng, (np.abs(water - lipid), water + lipid, water, lipid), tuple(step))
+    image, noise_sd = stored(rng, (np.abs(water - lipid), water + lipid, water, lipid), step)
     facts = {"noise_sd": round(noise_sd, 1), "fat_percent": fat.of(person)}
     return image.astype(np.int16), labels, facts
 

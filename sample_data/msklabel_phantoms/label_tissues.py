@@ -94,17 +94,17 @@ def slab_of(anatomy: Anatomy, person: Person, grid: Grid, voxel_mm: float) -> Sl
     h = np.float32(voxel_mm)
     inward_mm = anatomy.fascia_mm.on(grid)
     skin_mm = -inward_mm - np.float32(person.subcutaneous_mm) * (1 + 0.22 * field["skin_fat"])
-    skin_mm = np.minimum(skin_mm, -inward_mm - 4)
+    skin_mm = np.asarray(np.minimum(skin_mm, -inward_mm - 4), np.float32)
     lean = found.bones + found.muscles
     apart = np.maximum(found.best_muscle - found.second_muscle, 0)
     width = np.float32(person.septum) * np.clip(1 + 0.5 * field["fat_planes"], 0.3, 2.5)
-    body = smooth_step(found.muscles, 0.3, 0.7) * smooth_step(apart, 0.3 * width, 1.3 * width)
+    body = smooth_step(found.muscles, 0.3, 0.7) * smooth_step(np.asarray(apart / width, np.float32), 0.3, 1.3)
     fat = 1 / (1 + np.exp(-(found.logit(person) + _PATCHES * field["patches"] + _STREAKS * field["streaks"])))
     bone = smooth_step(found.bones - np.maximum(found.muscles, 1 - lean), -0.35, 0.35)
     layers = [
         Layer("skin", coverage(skin_mm, h)),
         Layer("fat", coverage(skin_mm + SKIN_MM, h)),
-        Layer("septum", coverage(skin_mm + 3, h) * sheets(field["septa"], 0.05) * 0.5),
+        Layer("septum", coverage(skin_mm + np.float32(3), h) * sheets(field["septa"], 0.05) * 0.5),
         Layer("fat", coverage(-inward_mm, h)),
         *_organs(anatomy, grid, inward_mm, lean, field["bowel"]),
         Layer("muscle", body * (1 - fat).astype(np.float32)),
