@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from msklabel.store.names import checked_info, checked_tag
 from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
 from msklabel.store.scores import Scores
+from msklabel.store.sides import exchanged_pairs, looks_mirrored
 from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
@@ -197,6 +199,7 @@ class Store:
             labels=labels,
             classes=[name for name, index in system.label_indices.items() if index in used],
             annotated=annotated,
+            warnings=self._sides(image_id, tag, system, labels),
             author=_text(info.get("author") or info.get("user") or info.get("client_id")),
             origin=origin,
             base_model=_text(model_version),
@@ -276,6 +279,16 @@ class Store:
         if not array.any():
             raise UserError("the label is empty: only background is labelled")
         return system, LabelMap(array, labels.affine)
+
+    def _sides(self, image_id: str, tag: str, system: System, labels: LabelMap) -> list[str]:
+        """What looks wrong about left and right, in sentences."""
+        pairs = exchanged_pairs(labels.array, labels.affine, system.label_indices)
+        found = [f"{left!r} lies to the right of {right!r}: are the sides exchanged?" for left, right in pairs]
+        drafts = [] if tag == ORIGINAL else self.labels.history(image_id, ORIGINAL, system.name)
+        with suppress(OSError, UserError):  # a draft that cannot be read tells nothing
+            if drafts and looks_mirrored(labels.array, read_labels(self.labels.file(drafts[-1])).array, labels.affine):
+                found.append("the label agrees far better with the automatic one when left and right are exchanged")
+        return found
 
     def _proposed(self, image: Image) -> str | None:
         """System of the newest automatic label, else the one that was noted when a model was run on the image."""
