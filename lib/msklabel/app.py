@@ -20,6 +20,7 @@ from msklabel import __version__
 from msklabel.catalogue import load_catalogue
 from msklabel.choose.task import DiceScoring, strategies
 from msklabel.errors import NotFound, UserError
+from msklabel.learn.split import RolesInFile
 from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
@@ -77,7 +78,15 @@ class MskLabelApp(MONAILabelApp):
         """One trainer for each system."""
         store: Any = self.datastore()
         return {
-            name: SystemTrainTask(system, self.versions, store.training_pairs, self.options.device)
+            name: SystemTrainTask(
+                system,
+                self.versions,
+                store.training_pairs,
+                RolesInFile(self.versions.root),
+                self.options.device,
+                self.options.cache_bytes,
+                self.options.mlflow,
+            )
             for name, system in self.systems.items()
         }
 
@@ -174,6 +183,24 @@ class MskLabelApp(MONAILabelApp):
         if errors and len(errors) == len(images):
             raise UserError(f"none of {len(images)} images could be segmented; the first: {errors[0]}")
         return results
+
+    def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
+        """Two versions of a system on its frozen validation scans.
+
+        Args:
+            system: Name of the system.
+            a: Version.
+            b: Version.
+            measure: Whether to predict where a version was not measured yet.
+
+        Raises:
+            NotFound: If there is no such system or version.
+            Conflict: If both were measured on no common case.
+        """
+        task = self._trainers.get(system)
+        if not isinstance(task, SystemTrainTask):
+            raise NotFound(f"there is no system {system!r}; systems: {', '.join(self._trainers)}")
+        return task.compare(a, b, measure)
 
     def _session_scan(self, request: Mapping[str, Any]) -> str | None:
         """The scan of a session, which MONAI Label's own server hands over as the path of its file."""

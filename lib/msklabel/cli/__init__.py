@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, systems, train
+from msklabel.cli import infer, scans, serve, systems, train, versions
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -25,7 +25,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "stitch": scans.stitch,
     "import-nnunet": train.import_nnunet,
-    "versions": train.versions,
+    "versions": versions.versions,
+    "rollback": versions.rollback,
+    "compare": versions.compare,
     "serve": serve.serve,
     "demo": serve.demo,
 }

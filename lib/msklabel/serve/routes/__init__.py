@@ -15,6 +15,7 @@ from msklabel.serve.routes import (
     scoring,
     session,
     train,
+    versions,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -30,4 +31,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     scoring.router,
     session.router,
     logs.router,
+    versions.router,
 )
