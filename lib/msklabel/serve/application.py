@@ -16,6 +16,7 @@ from msklabel import __version__
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.auto_train import watch
 from msklabel.serve.context import Context
 from msklabel.serve.errors import ErrorAnswers, add_handlers
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
@@ -96,9 +97,14 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
+    training = watch(context.app, context.jobs) if context.app.options.auto_train else None
+    if training:
+        training.open()
     try:
         yield
     finally:
+        if training:
+            training.close()
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
         context.info.close()
