@@ -89,7 +89,15 @@ class MskLabelApp(MONAILabelApp):
         """One trainer for each system."""
         store: Any = self.datastore()
         return {
-            name: SystemTrainTask(system, self.versions, store.training_pairs, self.options.device)
+            name: SystemTrainTask(
+                system,
+                self.versions,
+                store.training_pairs,
+                store.store,
+                self.options.device,
+                self.options.cache_bytes,
+                self.options.mlflow,
+            )
             for name, system in self.systems.items()
         }
 
@@ -240,6 +248,24 @@ class MskLabelApp(MONAILabelApp):
         kept = getattr(version, "annotated", None) or {}
         classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
         return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
+
+    def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
+        """Two versions of a system on its frozen validation scans.
+
+        Args:
+            system: Name of the system.
+            a: Version.
+            b: Version.
+            measure: Whether to predict where a version was not measured yet.
+
+        Raises:
+            NotFound: If there is no such system or version.
+            Conflict: If both were measured on no common case.
+        """
+        task = self._trainers.get(system)
+        if not isinstance(task, SystemTrainTask):
+            raise NotFound(f"there is no system {system!r}; systems: {', '.join(self._trainers)}")
+        return task.compare(a, b, measure)
 
     def _session_scan(self, request: Mapping[str, Any]) -> str | None:
         """The scan of a session, which MONAI Label's own server hands over as the path of its file."""

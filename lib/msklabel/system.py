@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -117,6 +118,30 @@ class Augment(Section):
     mirror_axes: tuple[Axis, ...] = ()
 
 
+class Finetune(Section):
+    """How a trained model goes on learning when some labels are added; the papers do not say, the choices are ours.
+
+    An epoch shows every crop of the new labels and, beside them, crops of older ones.
+
+    Attributes:
+        epochs_fraction: Epochs as a share of the recipe's.
+        learning_rate_factor: Highest learning rate as a share of the recipe's; it falls to 0 at the end.
+        warmup_steps: Optimiser steps over which the learning rate rises.
+        replay: Share of crops that come from older labels, balanced over sites and labels.
+        average_decay: Of the moving average of the weights, which is what is kept.
+        stop_epochs: Stop after so many epochs without a better validation loss.
+        older_to_new: Fine-tune once older labels outnumber new ones by this; before, follow the recipe on all labels.
+    """
+
+    epochs_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.3
+    warmup_steps: NonNegativeInt = 20
+    replay: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    stop_epochs: PositiveInt = 5
+    older_to_new: PositiveFloat = 2.0
+
+
 class Train(Section):
     """A paper's training recipe.
 
@@ -129,6 +154,7 @@ class Train(Section):
         plateau_epochs: With ``plateau``: epochs without a better validation loss before the rate is halved.
         stop_epochs: Stop after so many epochs without a better validation loss; left out: never.
         folds: Cross-validation folds, split by patient.
+        finetune: What differs when a trained model learns from further labels.
     """
 
     loss: Literal["cross_entropy", "dice", "dice_cross_entropy"]
@@ -146,6 +172,7 @@ class Train(Section):
     foreground_fraction: Fraction = 0
     deep_supervision: bool = False
     augment: Augment = Augment()
+    finetune: Finetune = Finetune()
 
     @model_validator(mode="after")
     def _plateau_has_epochs(self) -> Self:

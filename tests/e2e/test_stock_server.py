@@ -198,8 +198,13 @@ def test_training_runs_in_a_child_process_and_the_trained_model_is_served(labell
     assert any("epoch 2 of 2" in line for line in done["details"])
 
     info = labelled.client.info()
+    assert list(info["models"]) == [DRAFT, SYSTEM]  # two epochs do not beat the draft: the version is kept
+    studies = labelled.folder / "images"
+    program = Path(sys.prefix) / "bin" / "msklabel"
+    subprocess.run([program, "rollback", SYSTEM, "0001", "--studies", studies], check=True)
+    info = labelled.client.info()
     assert list(info["models"]) == [SYSTEM, DRAFT]
-    assert info["models"][SYSTEM]["version"]
+    assert info["models"][SYSTEM]["version"] == "0001"
     assert (info["train_stats"][SYSTEM]["epoch"], info["train_stats"][SYSTEM]["total_epochs"]) == (2, 2)
     file, params = labelled.client.infer(SYSTEM, labelled.images[-1], dict(FOR_SLICER))
     predicted = read_labels(file)

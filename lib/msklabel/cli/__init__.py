@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, infer, measure, scans, serve, simulate, synthesize, systems, train
+from msklabel.cli import backup, infer, measure, scans, serve, simulate, synthesize, systems, train, versions
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -27,7 +27,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "interpolate": scans.interpolate,
     "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
-    "versions": train.versions,
+    "versions": versions.versions,
+    "rollback": versions.rollback,
+    "compare": versions.compare,
     "evaluate": measure.evaluate,
     "quantify": measure.quantify,
     "serve": serve.serve,

@@ -176,7 +176,7 @@ def run_demo(
     torch.manual_seed(seed)
     untrained = case_dice(Engine(system, build_network(system)), _cases(folder / "held_out"))
     outcome = Outcome(system.name, rounds=[Round(0, mean_dice(untrained), label_means(untrained))])
-    conf = {"models": system.name, "profile": system.profile, "state": str(folder / "state")}
+    conf = {"models": system.name, "profile": system.profile, "state": str(folder / "state"), "auto_train": "false"}
     first = sorted((folder / "held_out" / "images").iterdir())[0]
     outcome.pictures = {"image": str(first), "truth": str(folder / "held_out" / "truth" / first.name)}
     with running_server(folder / "pool" / "images", conf, folder / "server.log") as address:
@@ -202,8 +202,9 @@ def run_demo(
 
 def _measure(annotator: Annotator, folder: Path, kept: Path | None, labels: int, seconds: float) -> Round:
     name = annotator.system.name
-    dices = annotator.test(name, folder / "held_out", kept)
     version: Any = annotator.client.info()["models"][name]["version"]
+    draft = f"{name}_threshold" if version is None else name  # a first version that is worse than it is not served
+    dices = annotator.test(draft, folder / "held_out", kept)
     return Round(labels, mean_dice(dices), label_means(dices), version, round(seconds, 1))
 
 

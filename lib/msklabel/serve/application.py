@@ -17,6 +17,7 @@ from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.auto_train import watch
 from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.context import Context
 from msklabel.serve.errors import ErrorAnswers, add_handlers
@@ -109,9 +110,14 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
     context.background.start()
+    training = watch(context.app, context.jobs) if context.app.options.auto_train else None
+    if training:
+        training.open()
     try:
         yield
     finally:
+        if training:
+            training.close()
         await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)

@@ -18,6 +18,7 @@ from msklabel.serve.routes import (
     scoring,
     session,
     train,
+    versions,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -38,4 +39,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     choosing.router,
     session.router,
     logs.router,
+    versions.router,
 )
