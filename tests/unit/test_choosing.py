@@ -235,7 +235,9 @@ def test_slices_are_strided_until_a_model_has_judged_the_scan(studies: Path) -> 
 def test_slices_that_are_drawn_are_left_out(studies: Path) -> None:
     data = store(studies, TOY)
     first = Choosers()(data.store).slices("s1", 2, "toy")
-    file = write(data.store.state / "label.nii", np.ones((14, 12, 6), np.uint8))
+    voxels = np.zeros((14, 12, 6), np.uint8)
+    voxels[..., list(first.indices)] = 1
+    file = write(data.store.state / "label.nii", voxels)
     annotated = {"slices": list(first.indices), "axis": first.axis}
     data.submit("s1", file, "final", {"model": "toy", "annotated": annotated})
     second = Choosers()(data.store).slices("s1", 3, "toy")
