@@ -22,15 +22,18 @@ from msklabel.catalogue import load_catalogue
 from msklabel.choose.heatmap import heatmap_png
 from msklabel.choose.task import DEFAULT, Choosers, DiceScoring, SummaryScoring, strategies
 from msklabel.errors import NotFound, UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.jobs.precedence import PRECEDENCE, waiter
 from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
+from msklabel.predict.interpolate import StoredLabel
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
-from msklabel.predict.task import THRESHOLD_SUFFIX, ClassicalTask, ModelTask
+from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.labels import FINAL, ORIGINAL
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -73,12 +76,13 @@ class MskLabelApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """One model for each system, and its training-free draft where it has one."""
+        """One model for each system, its training-free draft where it has one, and interpolation."""
         tasks: dict[str, InferTask] = {}
         for name, system in self.systems.items():
             tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
+        tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)
         return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -109,7 +113,9 @@ class MskLabelApp(MONAILabelApp):
         info: dict[str, Any] = super().info()
         models: dict[str, dict[str, Any]] = info["models"]
         untrained = [name for name, model in models.items() if model.get("version", "") is None]
-        info["models"] = {name: models[name] for name in sorted(models, key=untrained.__contains__)}
+        info["models"] = {
+            name: models[name] for name in sorted(models, key=lambda name: (name == INTERPOLATE, name in untrained))
+        }
         return info
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,13 +181,17 @@ class MskLabelApp(MONAILabelApp):
         upload = request.get("image_file") or self._session_scan(request)
         if upload is None and not isinstance(request.get("image"), str):
             raise UserError("which image? Give the identifier of one in the datastore")
-        result, params = task({**request, "image": str(upload or store.get_image_uri(request["image"]))})
+        scan = {"image": str(upload)} if upload else {"image_id": request["image"]}
+        if upload is None:
+            scan["image"] = store.get_image_uri(request["image"])
+        result, params = task({**request, **scan})
         tag = DefaultLabelTag.ORIGINAL.value
         if request.get("label_tag"):
             tag = str(getattr(request["label_tag"], "value", request["label_tag"]))
         label = result
         if request.get("save_label") and upload is None:
             info = {"model": request["model"], "params": params}
+            info |= {"system": params["system"]} if params.get("system") else {}
             label = store.save_label(request["image"], result, tag, info)
         return {"label": label, "tag": tag, "file": result, "params": params}
 
@@ -214,6 +224,22 @@ class MskLabelApp(MONAILabelApp):
         if errors and len(errors) == len(images):
             raise UserError(f"none of {len(images)} images could be segmented; the first: {errors[0]}")
         return results
+
+    def _stored_label(self, image_id: str, system: str) -> StoredLabel:
+        """The newest finished label of an image, else its newest automatic one.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        labels = self.datastore().store.labels
+        tags = {version.tag for version in labels.history(image_id, system=system) if version.withdrawn is None}
+        if not tags:
+            raise NotFound(f"image {image_id!r} has no label{f' of {system}' if system else ''} yet; submit it first")
+        tag = FINAL if FINAL in tags else ORIGINAL if ORIGINAL in tags else sorted(tags)[0]
+        version = labels.newest(image_id, tag, system)
+        kept = getattr(version, "annotated", None) or {}
+        classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
+        return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
 
     def _session_scan(self, request: Mapping[str, Any]) -> str | None:
         """The scan of a session, which MONAI Label's own server hands over as the path of its file."""

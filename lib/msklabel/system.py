@@ -210,6 +210,22 @@ class Thresholds(Section):
     hu: dict[str, float] = {}
 
 
+class ReferenceSlice(Section):
+    """The axial slice that quantities are measured in, found from the labels.
+
+    Attributes:
+        rule: ``thickest_femoral_neck``: where the neck of the femur is thickest.
+        side: Whose.
+        margin_slices: Volumes are taken over so many slices below and above, too.
+        bone: Groups whose labels together are bone with its marrow.
+    """
+
+    rule: Literal["thickest_femoral_neck"]
+    side: Literal["left", "right"] = "left"
+    margin_slices: Annotated[int, Field(ge=0)] = 0
+    bone: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Variant(Section):
     """A second model of a system, fine-tuned for scans that the first was not made for.
 
@@ -262,6 +278,7 @@ class System(Section):
     postprocess: Postprocess = Postprocess()
     thresholds: Thresholds | None = None
     quantities: tuple[str, ...] = ()
+    reference_slice: ReferenceSlice | None = None
     variants: dict[Name, Variant] = {}
     profile: Name = PAPER
     profiles: dict[Name, dict[str, Any]] = {}
@@ -285,6 +302,9 @@ class System(Section):
             unknown = [name for name in names if name not in self.labels]
             if unknown:
                 raise ValueError(f"{key}: {unknown} is no label of this system; labels: {', '.join(self.labels)}")
+        for group in self.reference_slice.bone if self.reference_slice else ():
+            if group not in self.groups:
+                raise ValueError(f"reference_slice.bone: no group {group!r}; groups: {', '.join(self.groups)}")
         if (self.patch_voxels[2] == 1) != (self.dimensions == 2):
             raise ValueError(
                 f"patch_voxels {list(self.patch_voxels)}: the last must be 1 in 2D and more in 3D (dimensions: "

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
 
 from msklabel.errors import NotFound
 from msklabel.store.datastore import MskDatastore
+
+pytestmark = pytest.mark.usefixtures("any_database")
 
 
 @pytest.fixture
@@ -60,11 +63,11 @@ def test_history_only_grows_and_the_newest_wins(studies: Path, tmp_path: Path) -
 
 
 def test_the_database_itself_refuses_to_change_or_delete_a_version(studies: Path, tmp_path: Path) -> None:
-    save(store(studies), tmp_path / "label.nii.gz", blocks(1))
-    with sqlite3.connect(studies / ".msklabel" / "msklabel.db") as connection:
-        for statement in ("DELETE FROM label_version", "UPDATE label_version SET author = 'x'"):
-            with pytest.raises(sqlite3.IntegrityError, match="never changed or deleted"):
-                connection.execute(statement)
+    data = store(studies)
+    save(data, tmp_path / "label.nii.gz", blocks(1))
+    for statement in ("DELETE FROM label_version", "UPDATE label_version SET author = 'x'"):
+        with pytest.raises(DBAPIError, match="never changed or deleted"), data.store._database.write() as session:
+            session.execute(text(statement))
 
 
 def test_a_removed_label_is_marked_and_stays(studies: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, simulate, systems, train
+from msklabel.cli import backup, infer, measure, scans, serve, simulate, synthesize, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -24,9 +24,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "infer": infer.infer,
     "train": train.train,
     "stitch": scans.stitch,
+    "interpolate": scans.interpolate,
+    "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
+    "evaluate": measure.evaluate,
+    "quantify": measure.quantify,
     "serve": serve.serve,
+    "backup": backup.backup,
+    "restore": backup.restore,
+    "verify": backup.verify,
     "demo": serve.demo,
     "simulate": simulate.simulate,
 }

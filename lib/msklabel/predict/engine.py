@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,23 @@ from msklabel.predict.windows import blend_weights, plan_windows, window_slices,
 from msklabel.system import System
 
 Progress = Callable[[int, int], None]
+_SLICES_AT_ONCE = 16
 # Sees the scores (classes, X, Y, Z) of each network on the working crop, before they are combined.
 Watch = Callable[[Prepared, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A predicted label map and how long each stage took, in seconds."""
+    """A predicted label map.
+
+    Attributes:
+        seconds: How long each stage took.
+        facts: What was measured on the way, for the client; ``warnings`` are sentences.
+    """
 
     labels: LabelMap
     seconds: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Engine:
@@ -89,17 +97,24 @@ class Engine:
             if watch:
                 watch(prepared, prepared.whole([_cropped(part, parts[0]) for part in blended]))
             scores = [self._combined(part) for part in blended]
-            total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
+            if not total:
+                total = scores
+                continue
+            for part, added in zip(total, scores, strict=True):
+                part += added
         return prepared.whole([_cropped(part, parts[0]) for part in total])
 
     def _combined(self, scores: torch.Tensor) -> torch.Tensor:
-        """What one member adds to the sum over members."""
+        """What one member adds to the sum over members; overwrites the scores, which may be gigabytes."""
         if len(self.networks) == 1:
             return scores
-        if self.system.predict.ensemble == "mean":
-            return scores.softmax(0) / len(self.networks)
-        votes = functional.one_hot(scores.argmax(0), len(scores)).movedim(-1, 0)
-        return votes.float() / len(self.networks)
+        for part in scores.split(_SLICES_AT_ONCE, dim=-1):
+            if self.system.predict.ensemble == "mean":
+                part.copy_(part.softmax(0) / len(self.networks))
+            else:
+                winner = part.argmax(0, keepdim=True)
+                part.zero_().scatter_(0, winner, 1 / len(self.networks))
+        return scores
 
     def _blended(self, network: nn.Module, plan: _Plan, progress: Progress | None) -> list[torch.Tensor]:
         """Scores of one network on every part, (classes, X, Y, Z) each."""

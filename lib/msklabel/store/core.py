@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +16,11 @@ from sqlalchemy import select
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
+from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
@@ -32,6 +36,8 @@ from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,15 +96,49 @@ class Store:
         self.jobs = Jobs(self._database)
         self._view = View(self.studies, self.state, self.labels)
 
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be stored; None where all is well."""
+        return self._database.refused
+
     def open(self) -> None:
-        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.state / ".open.lock"):
+        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder.
+
+        With a damaged database, what can be read of it is served, and every attempt to store something is refused.
+
+        Raises:
+            UserError: If the state folder cannot be written.
+            Conflict: If the database is of a newer version.
+        """
+        try:
+            (self.state / "labels").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.state / ".open.lock").acquire()
+        except OSError as error:
+            reason = f"the state folder {self.state} cannot be written ({error.strerror or error})"
+            raise UserError(f"{reason}; give another place by --conf state DIR") from error
+        with lock:
+            if self._database.is_sqlite and (damage := damage_of(self._database.file, self.state / "labels")):
+                self._open_read_only(damage)
+                return
             self._database.create()
             self.labels.tidy()
             self.images.refresh()
             import_folder(self)
             self._view.rebuild()
+
+    def _open_read_only(self, damage: str) -> None:
+        """Go on with a copy of what can be read, in a temporary file."""
+        file = self._database.file
+        copy = Path(tempfile.mkdtemp(prefix="msklabel-salvaged-")) / file.name
+        self._database.fall_back(copy)
+        self._database.create()
+        salvage(file, copy)
+        self.images.refresh()
+        self._database.refused = (
+            f"the database {file} is damaged ({damage}), so nothing can be stored: stop the server and run "
+            f"'msklabel restore BACKUP --studies {self.studies} --state {self.state}'"
+        )
+        logger.error(self._database.refused)
 
     def submit(
         self,
@@ -143,7 +183,7 @@ class Store:
         grid = self.images.grid(image_id)
         check_self_contained(file)
         labels = read_labels(file)
-        _check_grid(labels, grid)
+        labels = _placed(labels, grid, self.images.path(image_id))
         system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
         annotated = read_annotated(info.get("annotated"), system, grid.shape)
         check_inside(annotated, labels.array, system)
@@ -251,6 +291,22 @@ def patient_of(image: Image) -> str:
         if noted := image.info.get(key):
             return str(noted)
     return image.patient or image.id
+
+
+def _placed(labels: LabelMap, scan: Grid, file: Path) -> LabelMap:
+    """The label on the grid of its scan.
+
+    On a radiograph whose pixel size is noted beside it, or corrected for magnification, viewers draw in a grid of
+    another pixel size; a label that lies exactly there lies on the scan, pixel by pixel.
+
+    Raises:
+        UserError: If it does not lie on the voxels of its scan.
+    """
+    seen = viewer_affine(file) if scan.shape[2] == 1 else None
+    if seen is not None and same_grid(labels.array.shape, labels.affine, scan.shape, seen):
+        return LabelMap(labels.array, scan.affine)
+    _check_grid(labels, scan)
+    return labels
 
 
 def _check_grid(labels: LabelMap, scan: Grid) -> None:

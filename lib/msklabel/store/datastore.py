@@ -15,9 +15,10 @@ from msklabel.imaging.names import without_suffix
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
-from msklabel.store.leases import LEASE_S, skipped_last
+from msklabel.store.leases import LEASE_S, in_turn
 from msklabel.store.names import checked_tag
 from msklabel.store.schema import Image, LabelVersion
+from msklabel.store.slicer_review import KEY, reason_said, state_said
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class MskDatastore(Datastore):
         """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
 
         Args:
-            candidates: Image ids, the most wanted first; read as far as needed; what the holder skipped comes last.
+            candidates: Image ids, the most wanted first; read as far as needed. What the holder has to mend comes
+                first, what he skipped last.
             holder: Who gets it; None reserves nothing, and is given nothing that is with somebody.
             label_tag: With ``labels``: what counts as labelled, as in :meth:`get_unlabeled_images`.
             labels: See ``label_tag``.
@@ -177,7 +179,8 @@ class MskDatastore(Datastore):
             The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
         """
         leases = self.store.leases
-        order = skipped_last(candidates, leases.skipped(holder) if holder else set())
+        mine = self.store.labels.to_mend(holder, checked_tag(label_tag or FINAL)) if holder else set()
+        order = in_turn(candidates, mine, leases.skipped(holder) if holder else set())
         tag, counting = self._kind(label_tag, labels)
         counting = list(systems) if systems is not None else counting
         while chosen := self._take(order, holder):
@@ -213,8 +216,12 @@ class MskDatastore(Datastore):
         self.store.images.merge_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Note more about the newest version of a label."""
-        self.store.labels.merge_info(label_id, checked_tag(label_tag), info)
+        """Note more about the newest version of a label; a verdict of 3D Slicer's reviewer module is a review."""
+        version = self.store.labels.merge_info(label_id, checked_tag(label_tag), info)
+        state = state_said(info)
+        if state and state != version.state:
+            reason = reason_said(info) if state == "rejected" else None
+            self.store.reviews.add(version.id, state, reason, info.get("user") or info[KEY].get("approvedBy") or None)
 
     def status(self) -> dict[str, Any]:
         """Number of images, of those with a final label, of labels by tag, and of final labels by system."""

@@ -63,7 +63,9 @@ class Images:
         self._looking = threading.Lock()
 
     def refresh(self) -> None:
-        """Read the folder and record what came, went or changed."""
+        """Read the folder and record what came, went or changed; nothing where nothing can be recorded."""
+        if self._database.refused:
+            return
         contents = read_folder(self._studies, self._skip, self._channels)
         with self._database.read() as session:
             changed = _differences(session, contents)
@@ -140,7 +142,9 @@ class Images:
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
             return Grid(tuple(image.shape), np.array(image.affine))
         scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
-        with self._database.write() as session:
+        if self._database.refused:
+            return Grid(scan.shape, scan.affine)
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
@@ -151,7 +155,7 @@ class Images:
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
         self.get(image_id)
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.info = {**row.info, **checked_info(info)}
 

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.store import slicer_review
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
 from msklabel.store.schema import STATES, Base, LabelVersion, now
@@ -69,6 +70,7 @@ class Reviews:
             if version.withdrawn:
                 raise Conflict(f"label version {version_id} was removed, so it cannot be reviewed")
             version.state = state
+            version.info = {**version.info, slicer_review.KEY: slicer_review.note_for(version, state, reason, who)}
             add_review(session, version, state, reason, who)
         return version
 

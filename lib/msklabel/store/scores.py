@@ -53,7 +53,7 @@ class Scores:
         same = delete(ScoreRow).filter_by(image_id=image_id, system=system, model_version=model_version)
         row = ScoreRow(image_id=image_id, system=system, model_version=model_version, summary=summary)
         row.values = plain(dict(values))
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             session.execute(same)
             session.add(row)
 
