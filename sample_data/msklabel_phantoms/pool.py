@@ -97,8 +97,10 @@ def with_lesion(phantom: Phantom, rng: np.random.Generator) -> Phantom:
     if not len(inside):
         return phantom
     middle = inside[rng.integers(len(inside))] * phantom.spacing_mm
-    place = np.stack(np.indices(phantom.labels.shape), axis=-1) * np.array(phantom.spacing_mm)
-    ball = (np.linalg.norm(place - middle, axis=-1) < rng.uniform(15, 30)) & (phantom.labels > 0)
+    axes = np.ogrid[tuple(slice(n) for n in phantom.labels.shape)]
+    parts = zip(axes, phantom.spacing_mm, middle, strict=True)
+    distance_mm2 = sum(np.square(axis * step_mm - at_mm) for axis, step_mm, at_mm in parts)
+    ball = (distance_mm2 < rng.uniform(15, 30) ** 2) & (phantom.labels > 0)
     image = phantom.image.copy()
     for channel in image:
         low, high = np.percentile(channel[phantom.labels > 0], [10, 90])

@@ -147,7 +147,7 @@ def test_info_lists_models_trainer_strategies_and_scoring(site: Site) -> None:
     assert list(info["models"]) == [DRAFT, SYSTEM]  # 3D Slicer runs the first one on each new scan
     assert set(info["trainers"]) == {SYSTEM}
     assert {"random", "first"} <= set(info["strategies"])
-    assert set(info["scoring"]) == {"dice"}
+    assert set(info["scoring"]) == {"dice", "summary"}
     assert info["labels"][:2] == ["cortical_bone", "trabecular_bone"]
     assert info["datastore"]["total"] == COUNT
 

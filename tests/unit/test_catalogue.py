@@ -92,7 +92,7 @@ def test_conf_takes_two_words_as_monai_labels_users_write_it() -> None:
 
 def test_an_unknown_strategy_model_or_image_lists_what_there_is(tmp_path: Path) -> None:
     app = MskLabelApp(str(app_folder()), str(tmp_path), {"models": "hip_tissue_ct"})
-    with pytest.raises(NotFound, match="no strategy 'best'; strategies: random, first"):
+    with pytest.raises(NotFound, match="no strategy 'best'; strategies: auto, random, first"):
         app.next_sample({"strategy": "best"})
     with pytest.raises(NotFound, match="no model 'heart'; models: hip_tissue_ct"):
         app.infer({"model": "heart", "image": "a"})

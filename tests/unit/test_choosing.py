@@ -232,6 +232,19 @@ def test_slices_are_strided_until_a_model_has_judged_the_scan(studies: Path) -> 
         chooser.slices("s1", 0)
 
 
+def test_slices_that_are_drawn_are_left_out(studies: Path) -> None:
+    data = store(studies, TOY)
+    first = Choosers()(data.store).slices("s1", 2, "toy")
+    voxels = np.zeros((14, 12, 6), np.uint8)
+    voxels[..., list(first.indices)] = 1
+    file = write(data.store.state / "label.nii", voxels)
+    annotated = {"slices": list(first.indices), "axis": first.axis}
+    data.submit("s1", file, "final", {"model": "toy", "annotated": annotated})
+    second = Choosers()(data.store).slices("s1", 3, "toy")
+    assert len(second.indices) == 3
+    assert not set(first.indices) & set(second.indices)
+
+
 def test_another_process_finds_the_scores(studies: Path) -> None:
     """What one process scored is known to the next that asks, without a word between them."""
     data = store(studies, TOY)

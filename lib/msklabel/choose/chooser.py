@@ -18,6 +18,7 @@ from msklabel.choose.strategies import STRATEGIES, Ranking
 from msklabel.choose.summary import Summary, from_bytes
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.geometry import closest_axes
+from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.labels import FINAL
 
@@ -113,15 +114,18 @@ class Chooser:
         wanted = self.wanted(request)
         pool = self.pool(wanted)
         self.store.images.get(image_id)
-        here = int(places_of(pool, [image_id])[0])
+        places = places_of(pool, [image_id])
+        if not len(places):
+            raise NotFound(f"the file of image {image_id!r} is not in the studies folder at present")
+        here = int(places[0])
         ranking = self.rank(strategy, pool, {"seed": 0, **request})
-        places = ranking.places.tolist()
+        order = ranking.places.tolist()
         return {
             "image": image_id,
             "strategy": strategy,
             "open": bool(pool.open[here]),
-            "rank": places.index(here) + 1 if here in places else None,
-            "of": len(places),
+            "rank": order.index(here) + 1 if here in order else None,
+            "of": len(order),
             "score": number(ranking.score[here]),
             "label": ranking.label,
             "reason": ranking.reason(here) if pool.open[here] else "labelled, with an annotator, or of another kind",
@@ -144,10 +148,19 @@ class Chooser:
         for name in names:
             summary = self.summary(image.id, name)
             if summary is not None:
-                return plan_slices(summary, count)
+                return plan_slices(summary, count, self._drawn(image.id, name, summary.slices.axis))
         grid = self.store.images.grid(image.id)
         axes, _ = closest_axes(grid.affine)
-        return plan_strided(axes[2], grid.shape[axes[2]], count)
+        drawn = self._drawn(image.id, names[0], axes[2]) if len(names) == 1 else ()
+        return plan_strided(axes[2], grid.shape[axes[2]], count, drawn)
+
+    def _drawn(self, image_id: str, system: str, axis: int) -> tuple[int, ...]:
+        """Slices that the newest finished label of a system speaks of; none where it speaks of the whole scan."""
+        try:
+            annotated = annotated_of(self.store.labels.newest(image_id, FINAL, system))
+        except NotFound:
+            return ()
+        return (annotated.slices or ()) if annotated.slice_axis == axis else ()
 
     def summary(self, image_id: str, system: str) -> Summary | None:
         """The newest judgement of a scan by a model of a system."""

@@ -83,6 +83,7 @@ class Facts:
         self._images: Pool | None = None
         self._stamp: object = None
         self._read_s = 0.0
+        self._readings = 0
         self._rows = {name: _Rows() for name in systems}
         self._opinions: dict[str, tuple[tuple[Any, ...], Opinion]] = {}
 
@@ -130,13 +131,14 @@ class Facts:
         if self._images is None or stamp != self._stamp or time.monotonic() - self._read_s > _IMAGES_S:
             self._images = _table(sorted(self.source.image_facts(), key=lambda image: image.id), self.systems)
             self._stamp, self._read_s = stamp, time.monotonic()
+            self._readings += 1
         return self._images
 
     def _opinion(self, name: str, images: Pool) -> Opinion:
         self._read_scores(name)
         rows = self._rows[name]
         serving, number = self.versions(name)
-        key = (rows.last, serving, number, id(images.ids))
+        key = (rows.last, serving, number, self._readings)
         kept = self._opinions.get(name)
         if kept is None or kept[0] != key:
             kept = key, _opinion(self.systems[name], images.ids, rows, serving, number)

@@ -25,7 +25,7 @@ def simulate(
     rounds: Annotated[int, typer.Option(help="Queries after the start.")] = 5,
     scans: Annotated[int, typer.Option(help="Scans of a query.")] = 4,
     per_scan: Annotated[int, typer.Option(help="Slices drawn in each.")] = 2,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 150,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 120,
     pool: Annotated[
         Path | None, typer.Option(help="Folder with images/, truth/ and facts.csv; phantoms by default.")
     ] = None,
@@ -73,9 +73,11 @@ def report(out: Path, seeds: int) -> None:
         matrix.to_csv(out / "penalty.csv")
         draw_matrix(matrix, out / "penalty.png")
     shown = Table("system", "strategy", "area", "final Dice", "worst label", "of full", "slices", "minutes")
-    for row in table.itertuples():
-        figures = [f"{value:.3f}" for value in (row.area, row.final, row.worst, row.of_full)]
-        shown.add_row(row.system, row.strategy, *figures, f"{row.slices:.0f}", f"{row.minutes:.0f}")
+    for row in table.to_dict("records"):
+        figures = [f"{row[name]:.3f}" for name in ("area", "final", "worst", "of_full")]
+        shown.add_row(
+            str(row["system"]), str(row["strategy"]), *figures, f"{row['slices']:.0f}", f"{row['minutes']:.0f}"
+        )
     console.print(shown)
     console.print(f"oracle_foreground looks at true labels; minutes are an assumption; {seeds} seed(s)")
     if seeds < 8:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 PRECEDENCE = ".precedence.lock"  # in the state folder
 _LOOK_S = 0.2
+_PATIENCE_S = 0.1  # who looks at the lock has it for an instant
 
 
 class Precedence:
@@ -34,14 +35,15 @@ class Precedence:
         """Let background work of other processes wait."""
         with self._guard:
             if self._count == 0:
-                self._lock.acquire()
+                with suppress(Timeout):  # another server of the same folder has it, which holds the background as well
+                    self._lock.acquire(timeout=_PATIENCE_S)
             self._count += 1
         try:
             yield
         finally:
             with self._guard:
                 self._count -= 1
-                if self._count == 0:
+                if self._count == 0 and self._lock.is_locked:
                     self._lock.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 
 matplotlib.use("Agg")
@@ -42,9 +43,8 @@ def draw_matrix(matrix: pd.DataFrame, file: Path) -> None:
     shown = axis.imshow(matrix.to_numpy(), vmin=0, vmax=1, cmap="Blues")
     axis.set_xticks(range(len(matrix)), matrix.columns, rotation=60, ha="right")
     axis.set_yticks(range(len(matrix)), matrix.index)
-    for row in range(len(matrix)):
-        for column in range(len(matrix)):
-            axis.text(column, row, f"{matrix.iat[row, column]:.2f}", ha="center", va="center", fontsize=7)
+    for (row, column), share in np.ndenumerate(matrix.to_numpy()):
+        axis.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7)
     axis.set_title("share of comparisons in which the row beats the column (Holm, 0.05)", fontsize=9)
     figure.colorbar(shown, shrink=0.8)
     figure.tight_layout()

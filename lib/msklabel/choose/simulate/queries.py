@@ -162,7 +162,8 @@ def _of_scans(state: State, scans: NDArray[np.intp], weights: Callable[[int], ND
 
 
 def _by_label(state: State, areas: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Query:
-    free, query = set(state.free), []
+    free = set(state.free)
+    query: Query = []
     while len(query) < state.count and free:
         label = int(rng.integers(state.system.classes - 1))
         having = sorted((s, z) for s, z in free if areas[s][label, z]) or sorted(free)

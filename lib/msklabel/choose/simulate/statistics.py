@@ -81,12 +81,12 @@ def comparisons(points: pd.DataFrame, full: str = "full") -> pd.DataFrame:
 def penalty_matrix(compared: pd.DataFrame) -> pd.DataFrame:
     """Share of the comparisons in which the row beats the column (Ash et al. 2020, BADGE)."""
     names = sorted({*compared.a, *compared.b})
-    matrix = pd.DataFrame(0.0, index=names, columns=names)
-    for pair in compared.itertuples():
-        if pair.wins:
-            matrix.loc[pair.wins, pair.b if pair.wins == pair.a else pair.a] += 1
+    wins = np.zeros((len(names), len(names)))
+    for a, b, winner in zip(compared.a, compared.b, compared.wins, strict=True):
+        if winner:
+            wins[names.index(winner), names.index(b if winner == a else a)] += 1
     budgets = compared.groupby(["system", "round"]).ngroups
-    return matrix / max(1, budgets)
+    return pd.DataFrame(wins / max(1, budgets), index=names, columns=names)
 
 
 def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def train(system: System, pool: Sequence[Case], drawn: Drawn, steps: int, seed: 
         image, target = torch.stack([crop[0] for crop in crops]), torch.stack([crop[1] for crop in crops])
         optimizer.zero_grad(set_to_none=True)
         loss = sparse_loss(network(image), target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         kept += [weights_of(network) for share in SNAPSHOTS if step == max(1, round(share * steps))]
