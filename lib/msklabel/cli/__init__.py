@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, systems, train
+from msklabel.cli import demo, infer, scans, serve, systems, train
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -27,7 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-nnunet": train.import_nnunet,
     "versions": train.versions,
     "serve": serve.serve,
-    "demo": serve.demo,
+    "demo": demo.demo,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
