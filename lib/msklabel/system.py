@@ -281,6 +281,7 @@ class System(Section):
         patch_voxels: Network input along each axis; the last is 1 in 2D.
         laterality: ``mirror_halves`` splits at the mid-sagittal plane and mirrors the left half.
         variants: Further models with the same network and labels, by name.
+        demo_labels: Labels that ``msklabel demo`` submits before each of its trainings.
         profile: The profile that is in force.
         profiles: Other profiles: partial overrides of this file.
     """
@@ -307,6 +308,7 @@ class System(Section):
     quantities: tuple[str, ...] = ()
     reference_slice: ReferenceSlice | None = None
     variants: dict[Name, Variant] = {}
+    demo_labels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 2, 4)
     profile: Name = PAPER
     profiles: dict[Name, dict[str, Any]] = {}
 

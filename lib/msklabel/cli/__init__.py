@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, infer, measure, scans, serve, simulate, synthesize, systems, train, versions
+from msklabel.cli import backup, demo, infer, measure, scans, serve, simulate, synthesize, systems, train, versions
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -36,7 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "backup": backup.backup,
     "restore": backup.restore,
     "verify": backup.verify,
-    "demo": serve.demo,
+    "demo": demo.demo,
     "simulate": simulate.simulate,
 }
 for _name, _command in COMMANDS.items():
