@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from store_samples import SHAPE, scan, store, write
 
 from msklabel.store.core import Store
-from msklabel.store.leases import Leases
+from msklabel.store.leases import Leases, in_turn
 
 SCANS = ("a", "b", "c")
 pytestmark = pytest.mark.usefixtures("any_database")
@@ -87,6 +87,14 @@ def test_skipping_is_remembered_and_frees(leases: Leases) -> None:
     assert leases.skipped("ann") == {"a"}
     assert leases.skipped("ben") == set()
     assert leases.held() == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "order"),
+    [("", "", "abcd"), ("c", "", "cabd"), ("", "a", "bcda"), ("db", "a", "bdca"), ("a", "a", "abcd")],
+)
+def test_what_is_to_be_mended_comes_first_and_what_was_skipped_last(first: str, last: str, order: str) -> None:
+    assert "".join(in_turn(iter("abcd"), set(first), set(last))) == order
 
 
 def test_the_newest_score_of_each_scan(shared: Store) -> None:

@@ -228,7 +228,7 @@ class MskDatastore(Datastore):
         counts = self.store.labels.counts()
         return {
             "total": len(self.store.images.ids()),
-            "completed": counts.get((FINAL, ""), 0),
+            "completed": len(self.get_labeled_images()),
             "label_tags": {tag: number for (tag, system), number in counts.items() if not system},
             "systems": {name: counts.get((FINAL, name), 0) for name in self.store.systems},
         }

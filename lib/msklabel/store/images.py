@@ -24,9 +24,10 @@ from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.folder import Contents, Found, measure, parts, read_folder
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_info, is_image_id
-from msklabel.store.schema import Image
+from msklabel.store.schema import Image, Setting
 
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
+_CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
 
 
@@ -61,6 +62,8 @@ class Images:
         self._contents: Contents | None = None
         self._next_glance_s = 0.0
         self._looking = threading.Lock()
+        self._listing = threading.Lock()
+        self._ids: tuple[str | None, list[str]] | None = None
 
     def refresh(self) -> None:
         """Read the folder and record what came, went or changed; nothing where nothing can be recorded."""
@@ -104,8 +107,12 @@ class Images:
     def ids(self) -> list[str]:
         """Ids of the images that are there, in order."""
         self.glance()
-        with self._database.read() as session:
-            return list(session.scalars(select(Image.id).where(Image.present).order_by(Image.id)))
+        with self._listing, self._database.read() as session:
+            changes = session.scalar(select(Setting.value).filter_by(key=_CHANGES))
+            if self._ids is None or self._ids[0] != changes:
+                query = select(Image.id).where(Image.present).order_by(Image.id)
+                self._ids = changes, list(session.scalars(query))
+            return list(self._ids[1])
 
     def stamp(self) -> tuple[Any, ...]:
         """Changes when an image came, went or was read for the first time."""
@@ -217,6 +224,7 @@ class Images:
         (self._studies / (image.file or "")).unlink(missing_ok=True)
         with self._database.write() as session:
             session.get_one(Image, image_id).present = False
+            _count_change(session)
 
     def _same_file(self, image: Image, file: Path) -> bool:
         path = self._studies / (image.file or "")
@@ -231,6 +239,7 @@ class Images:
     def _record(self, session: Session, contents: Contents) -> None:
         """Write the differences; called with the write lock, so compared once more."""
         new = []
+        _count_change(session)
         for image_id, found in _differences(session, contents).items():
             row = session.get(Image, image_id)
             if found is None:
@@ -246,6 +255,13 @@ class Images:
                 row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
         if new:
             session.execute(insert(Image), new)
+
+
+def _count_change(session: Session) -> None:
+    """Tell every process that images came or went."""
+    row = session.get(Setting, _CHANGES) or Setting(key=_CHANGES, value="0")
+    row.value = str(int(row.value) + 1)
+    session.add(row)
 
 
 def _differences(session: Session, contents: Contents) -> dict[str, Found | None]:

@@ -30,6 +30,7 @@ from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, add_review
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
+from msklabel.store.worklist import Worklist
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -77,6 +78,7 @@ class Labels:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
+        self._worklist = Worklist(database)
 
     def tidy(self) -> None:
         """Remove what a crash left of files that were being written; every recorded file stays."""
@@ -186,11 +188,7 @@ class Labels:
 
     def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
         """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
-        newest = _newest(tag, systems)
-        with self._database.read() as session:
-            rows = session.execute(select(LabelVersion.image_id, LabelVersion.state).where(LabelVersion.id.in_(newest)))
-            states = [(image_id, state) for image_id, state in rows]
-        return {image_id for image_id, _ in states} - {image_id for image_id, state in states if state in OPEN}
+        return self._worklist.done(tag, systems)
 
     def to_mend(self, author: str, tag: str) -> set[str]:
         """Ids of the images whose newest label is by an author, and was rejected or opened again."""
