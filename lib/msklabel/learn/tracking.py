@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from msklabel.errors import UserError
 from msklabel.learn.trainer import Report
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -46,7 +49,7 @@ class TensorBoardTracker:
 
 
 class MlflowTracker:
-    """Writes a run to an MLflow store.
+    """Writes a run to an MLflow store. A store that fails later on costs the curves, never the training.
 
     Args:
         uri: Of the store.
@@ -54,32 +57,43 @@ class MlflowTracker:
         parameters: Of the training.
 
     Raises:
-        UserError: If mlflow is not installed.
+        UserError: If mlflow is not installed, or the store cannot be used.
     """
 
     def __init__(self, uri: str, system: str, parameters: dict[str, Any]) -> None:
         try:
             from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
         except ImportError as error:
             raise UserError("MLflow is asked for but not installed: pip install mlflow-skinny") from error
-        self._client = MlflowClient(tracking_uri=uri)
+        self._failure = MlflowException
         name = f"msklabel/{system}"
-        found = self._client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self._client.create_experiment(name)
-        self._run = self._client.create_run(experiment).info.run_id
-        for key, value in parameters.items():
-            self._client.log_param(self._run, key, str(value)[:250])
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(name)
+            experiment = found.experiment_id if found else self._client.create_experiment(name)
+            self._run = self._client.create_run(experiment).info.run_id
+            for key, value in parameters.items():
+                self._client.log_param(self._run, key, str(value)[:250])
+        except MlflowException as error:
+            raise UserError(f"the MLflow store {uri} cannot be used: {error}") from error
 
     def epoch(self, fold: int, report: Report) -> None:
         """See :class:`Tracker`."""
-        for name, value in _numbers(report).items():
-            self._client.log_metric(self._run, f"{name}_fold{fold}", value, step=report.epoch)
+        try:
+            for name, value in _numbers(report).items():
+                self._client.log_metric(self._run, f"{name}_fold{fold}", value, step=report.epoch)
+        except self._failure as error:
+            logger.warning("MLflow: %s", error)
 
     def close(self, facts: dict[str, Any]) -> None:
         """See :class:`Tracker`."""
-        for name, value in facts.items():
-            self._client.set_tag(self._run, name, str(value)[:500])
-        self._client.set_terminated(self._run, "FINISHED" if facts else "KILLED")
+        try:
+            for name, value in facts.items():
+                self._client.set_tag(self._run, name, str(value)[:500])
+            self._client.set_terminated(self._run, "FINISHED" if facts else "KILLED")
+        except self._failure as error:
+            logger.warning("MLflow: %s", error)
 
 
 def trackers(folder: Path, mlflow: str | None, system: str, parameters: dict[str, Any]) -> list[Tracker]:
