@@ -137,8 +137,10 @@ class Leases:
 
 def in_turn(candidates: Iterable[str], first: Collection[str], last: Collection[str]) -> Iterator[str]:
     """The same candidates, some before and some behind all others, each group in the same order."""
-    rest = list(candidates) if first else candidates
-    yield from (image_id for image_id in rest if image_id in first)
+    rest = candidates
+    if first:
+        rest = list(candidates)
+        yield from (image_id for image_id in rest if image_id in first)
     behind = []
     for image_id in rest:
         if image_id in last:
