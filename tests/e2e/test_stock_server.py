@@ -198,7 +198,11 @@ def test_training_runs_in_a_child_process_and_the_trained_model_is_served(labell
     assert any("epoch 2 of 2" in line for line in done["details"])
 
     info = labelled.client.info()
-    assert list(info["models"]) == [DRAFT, SYSTEM, "interpolate"]  # two epochs do not beat the draft: the version is kept
+    assert list(info["models"]) == [
+        DRAFT,
+        SYSTEM,
+        "interpolate",
+    ]  # two epochs do not beat the draft: the version is kept
     studies = labelled.folder / "images"
     program = Path(sys.prefix) / "bin" / "msklabel"
     subprocess.run([program, "rollback", SYSTEM, "0001", "--studies", studies], check=True)

@@ -17,6 +17,7 @@ from msklabel.errors import NotFound, UserError
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.leases import in_turn
 from msklabel.system import System
 
 TOY = make_system(spacing_mm=[None] * 3, patch_voxels=[8, 8, 1], choose={"flip_axes": [0]})
@@ -213,6 +214,11 @@ def test_it_says_why(studies: Path) -> None:
         chooser.explain("s1", "nope", {})
     with pytest.raises(NotFound, match="no image"):
         chooser.explain("nope", "auto", {})
+
+
+def test_what_is_read_once_only_is_not_used_up_before_it_is_given() -> None:
+    assert list(in_turn(iter("abcd"), set(), {"b"})) == ["a", "c", "d", "b"]
+    assert list(in_turn(iter("abcd"), {"c"}, {"b"})) == ["c", "a", "d", "b"]
 
 
 def test_slices_are_strided_until_a_model_has_judged_the_scan(studies: Path) -> None:

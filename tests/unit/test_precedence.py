@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 from msklabel.jobs.precedence import Precedence, waiter
+from msklabel.jobs.process import Job
+from msklabel.serve.background import BackgroundScoring
 
 _HOLDER = """
 import sys
@@ -71,3 +73,47 @@ def test_two_servers_of_one_folder_do_not_wait_for_each_other(tmp_path: Path) ->
         pass
     with other.held():
         pass
+
+
+class Jobs:
+    """Remembers what was started; each job ended as it is told."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        self.started: list[Job] = []
+
+    def running(self, kind: str) -> None:
+        return None
+
+    def jobs(self, kind: str) -> list[Job]:
+        return self.started
+
+    def start(self, kind: str, request: dict[str, object]) -> None:
+        self.started.append(Job(kind, dict(request), status=self.status))
+
+
+def background(jobs: Jobs, folder: Path, **said: object) -> BackgroundScoring:
+    counts = {"version": "v1", "fresh": 0, "stale": 0, "unscored": 0, "broken": 0, "undescribed": 0, **said}
+    return BackgroundScoring(jobs, Precedence(folder / "lock"), lambda: {"toy": counts}, lambda: False, 1.0)  # type: ignore[arg-type]
+
+
+def test_scoring_starts_when_something_is_due_and_there_is_time(tmp_path: Path) -> None:
+    jobs = Jobs("DONE")
+    busy = background(jobs, tmp_path, stale=3)
+    busy._look(idle=False)
+    assert jobs.started == []
+    busy._look(idle=True)
+    assert jobs.started[0].request == {"systems": "toy", "limit": 50}
+    assert busy.report["toy"]["stale"] == 3
+    background(jobs, tmp_path, undescribed=3)._look(idle=True)
+    assert len(jobs.started) == 1  # a model is in service and has judged all
+    background(jobs, tmp_path, version=None, undescribed=3)._look(idle=True)
+    assert len(jobs.started) == 2
+
+
+def test_a_job_that_fails_is_not_started_again_at_once(tmp_path: Path) -> None:
+    jobs = Jobs("ERROR")
+    stubborn = background(jobs, tmp_path, stale=3)
+    for _ in range(5):
+        stubborn._look(idle=True)
+    assert len(jobs.started) == 1

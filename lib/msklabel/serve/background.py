@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -15,6 +16,8 @@ from msklabel.jobs.process import AlreadyRunning, JobRunner
 logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _REPORT_S = 5.0
+_REST_S = 15.0
+_LONGEST_REST_S = 3600.0
 _PART = 50  # scans in one job, after which it is looked again what is most promising
 _FIRST = ("train", "batch_infer", "scoring")
 
@@ -44,6 +47,7 @@ class BackgroundScoring:
         self._progress = progress
         self._waiting = waiting
         self._delay_s = delay_s
+        self._started = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="background-scoring", daemon=True)
 
@@ -81,12 +85,19 @@ class BackgroundScoring:
         try:
             self.report = self._progress()
             due = [name for name, said in self.report.items() if is_due(said)]
-            if due and idle and not self._jobs.running("background"):
+            if due and idle and not self._resting() and not self._jobs.running("background"):
+                self._started = time.monotonic()
                 self._jobs.start("background", {"systems": ",".join(due), "limit": _PART})
         except AlreadyRunning:
             pass
         except Exception:  # the thread must outlive a database that is locked or a folder that is not there
             logger.exception("background scoring could not look for what is due")
+
+    def _resting(self) -> bool:
+        """Whether the last jobs failed not long ago: after each failure in a row the rest is twice as long."""
+        failures = itertools.takewhile(lambda job: job.status == "ERROR", reversed(self._jobs.jobs("background")))
+        count = sum(1 for _ in failures)
+        return count > 0 and time.monotonic() - self._started < min(_LONGEST_REST_S, _REST_S * 2**count)
 
 
 def is_due(said: dict[str, Any]) -> bool:
