@@ -221,7 +221,8 @@ class MskDatastore(Datastore):
         state = state_said(info)
         if state and state != version.state:
             reason = reason_said(info) if state == "rejected" else None
-            self.store.reviews.add(version.id, state, reason, info.get("user") or info[KEY].get("approvedBy") or None)
+            who = info.get("user") or info[KEY].get("approvedBy") or None
+            self.store.reviews.add(version.id, state, reason, who, noted=True)
 
     def status(self) -> dict[str, Any]:
         """Number of images, of those with a final label, of labels by tag, and of final labels by system."""

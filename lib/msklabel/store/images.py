@@ -240,8 +240,9 @@ class Images:
         """Write the differences; called with the write lock, so compared once more."""
         new = []
         _count_change(session)
+        known = set(session.scalars(select(Image.id)))  # of thousands of new ones, none is asked for one by one
         for image_id, found in _differences(session, contents).items():
-            row = session.get(Image, image_id)
+            row = session.get(Image, image_id) if image_id in known else None
             if found is None:
                 assert row is not None  # a difference without a file is a row
                 row.present = (self._studies / (row.file or "")).exists()  # it may have come since the folder was read
