@@ -21,17 +21,17 @@ def redness(png: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["RAS", "LPS"])
 def test_the_doubt_is_where_it_belongs(name: str) -> None:
-    hu, _ = body_in_air((40, 36, 10))
-    hu[8:14, 24:28, 6] = 250  # between two labels; towards the first and the far end of the stored axes
+    sure, _ = body_in_air((40, 36, 10))
+    hu = sure.copy()
+    hu[8:14, 24:28, 6] = 342  # half one label, half the other; at the first end of one stored axis, the far of the next
     engine = Engine(make_system(spacing_mm=[None] * 3), Features())
     scan = Scan(hu[None], AFFINES[name])
-    red = redness(heatmap_png(engine, scan, 6))
+    red = redness(heatmap_png(engine, scan, 6)) - redness(heatmap_png(engine, Scan(sure[None], AFFINES[name]), 6))
     rows, columns = np.nonzero(red > 0.7 * red.max())
     anterior, right = (True, False) if name == "RAS" else (False, True)
     assert (rows.mean() < red.shape[0] / 2) == anterior
     assert (columns.mean() < red.shape[1] / 2) == right
-    assert redness(heatmap_png(engine, scan)).max() == red.max()
-    assert redness(heatmap_png(engine, scan, 1)).max() < red.max()
+    assert np.array_equal(redness(heatmap_png(engine, scan)), redness(heatmap_png(engine, scan, 6)))
 
 
 def test_a_slice_that_is_not_there_is_told() -> None:
