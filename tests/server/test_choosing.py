@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,13 +68,19 @@ def test_without_a_model_slices_are_strided_and_scans_are_described(site: Site) 
     assert site.ask("GET", "/scoring/").status_code == 404
 
 
-def test_after_a_publish_scores_are_refreshed_and_served(site: Site) -> None:
+@pytest.fixture(scope="module")
+def version(site: Site) -> str:
+    """Name of a published version of fresh weights."""
     system = load_catalogue(names=[SYSTEM], profile="demo")[SYSTEM]
     versions = Versions(site.state / "models")
-    version = versions.add(system, [weights_of(build_network(system))], {"fingerprint": system.fingerprint})
-    versions.publish(SYSTEM, version.name)
+    added = versions.add(system, [weights_of(build_network(system))], {"fingerprint": system.fingerprint})
+    versions.publish(SYSTEM, added.name)
+    return added.name
+
+
+def test_after_a_publish_scores_are_refreshed_and_served(site: Site, version: str) -> None:
     wait_for(lambda: scores(site)["fresh"] == len(IMAGES), 240)
-    assert scores(site)["version"] == version.name
+    assert scores(site)["version"] == version
     said = site.ask("GET", "/msk/next/explain?image=hip_1&strategy=uncertain").json()
     assert said["rank"] in (1, 2, 3)
     assert said["systems"][SYSTEM]["fresh"]
@@ -86,7 +91,7 @@ def test_after_a_publish_scores_are_refreshed_and_served(site: Site) -> None:
     assert site.ask("GET", "/msk/slices?image=hip_1&k=2").json()["reason"] == "uncertain and spread"
 
 
-def test_a_heat_map_is_a_picture_of_the_slice(site: Site) -> None:
+def test_a_heat_map_is_a_picture_of_the_slice(site: Site, version: str) -> None:
     answer = site.ask("GET", f"/msk/next/heatmap?image=hip_0&system={SYSTEM}&slice=1")
     assert answer.headers["content-type"] == "image/png", answer.text
     picture = np.asarray(Picture.open(io.BytesIO(answer.content)))
@@ -97,7 +102,7 @@ def test_a_heat_map_is_a_picture_of_the_slice(site: Site) -> None:
     assert site.ask("GET", f"/msk/next/heatmap?image=hip_0&system={SYSTEM}&slice=99").status_code == 400
 
 
-def test_scoring_by_hand_works_as_clients_expect(site: Site, folder: Path) -> None:
+def test_scoring_by_hand_works_as_clients_expect(site: Site, version: str) -> None:
     answer = site.ask("POST", "/scoring/summary?run_sync=true", json={})
     assert answer.status_code == 200, answer.text
     assert answer.json()[SYSTEM]["left"] == 0
