@@ -28,6 +28,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "versions": train.versions,
     "evaluate": measure.evaluate,
     "quantify": measure.quantify,
+    "agreement": measure.agreement,
+    "distance-map": measure.distance_map,
+    "associate": measure.associate,
     "serve": serve.serve,
     "demo": serve.demo,
 }
