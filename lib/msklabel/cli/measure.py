@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from msklabel.catalogue import load_catalogue
@@ -90,6 +91,75 @@ def quantify(
     result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
     result.write(out)
     _write_report(result.report, out, pdf)
+
+
+def associate(
+    quantities: Annotated[Path, typer.Option(help="quantities.csv of msklabel quantify.")],
+    clinical: Annotated[Path, typer.Option(help="CSV with a row for each scan: outcomes, covariates, sex.")],
+    outcome: Annotated[list[str], typer.Option(help="Column, or column:linear, :log, :logistic; again for more.")],
+    out: Out,
+    exposure: Annotated[
+        list[str] | None, typer.Option(help="structure:quantity; again for more; default: all.")
+    ] = None,
+    adjust: Annotated[str, typer.Option(help="Columns to adjust for, by commas.")] = "age_years,height_cm,weight_kg",
+    pdf: Pdf = False,
+) -> None:
+    """Relate quantities to outcomes: regressions, unadjusted and adjusted, and sarcopenia's heat map."""
+    from msklabel.measure.associate_folder import associate_tables, parse_outcomes
+
+    _make(out)
+    covariates = [name.strip() for name in adjust.split(",") if name.strip()]
+    result = associate_tables(quantities, clinical, parse_outcomes(outcome), exposure or (), covariates)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def agreement(
+    first: Annotated[Path, typer.Option(help="quantities.csv of the reference.")],
+    second: Annotated[Path, typer.Option(help="quantities.csv of the other.")],
+    quantity: Annotated[str, typer.Option(help="Column to compare, such as volume_cm3.")],
+    out: Out,
+    pdf: Pdf = False,
+) -> None:
+    """Compare one quantity of two tables of the same scans: Bland-Altman, ICC, r; a report."""
+    from msklabel.measure.agreement_folder import agreement_of_tables
+
+    _make(out)
+    result = agreement_of_tables(first, second, quantity)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def distance_map(
+    truth: Annotated[Path, typer.Option(help="Label map whose surface is coloured.")],
+    pred: Annotated[Path, typer.Option(help="Label map that the distances go to.")],
+    system: SystemName,
+    structure: Annotated[str, typer.Option(help="Label or group.")],
+    out: Out,
+    resample: Annotated[bool, typer.Option(help="Bring the prediction to the truth's grid.")] = False,
+    configs: Configs = None,
+) -> None:
+    """Map the distance between two surfaces of a structure: NRRD, VTK and a figure."""
+    from msklabel.durable import replace_text
+    from msklabel.imaging.maps import write_map
+    from msklabel.measure.distance_map import distance_figure, vtk_text
+    from msklabel.measure.distance_map import distance_map as measure
+    from msklabel.measure.pairs import Pair, read_pair
+    from msklabel.measure.structures import structures_of
+
+    chosen = load_catalogue(configs, [system])[system]
+    known = {one.name: one for one in structures_of(chosen)}
+    if structure not in known:
+        raise UserError(f"{system} has no structure {structure!r}; structures: {', '.join(known)}")
+    first, second = read_pair(Pair(truth.name, truth, pred), resample)
+    masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
+    found = measure(masks[0], masks[1], first.affine)
+    _make(out)
+    title = f"{structure}: distance of {truth.name} from {pred.name}, mm, negative inside"
+    write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
+    replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
+    distance_figure(found, title).savefig(out / f"{structure}_distance_mm.png", dpi=110)
+    console.print(f"{out / structure}_distance_mm.nrrd, .vtk and .png written", highlight=False)
 
 
 def _slice_choice(text: str) -> SliceChoice:

@@ -12,7 +12,7 @@ from msklabel.imaging.geometry import closest_axes, spacing_mm
 from msklabel.measure.evaluation_report import axial
 from msklabel.measure.quantities import FAT
 from msklabel.measure.report.figures import box_plots, map_figure, overlays, profile_plot
-from msklabel.measure.report.page import Picture, Report, Section, Table
+from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_files, of_system, software
 from msklabel.system import System
 
@@ -100,7 +100,7 @@ def _tables(rows: pd.DataFrame, quantities: list[str]) -> list[Table]:
             table = shown.groupby(["structure", "side"], sort=False)[name].describe().reset_index()
             table = table.rename(columns={"count": "cases", "std": "SD", "50%": "median"})
             table["cases"] = table["cases"].astype(int)
-        tables.append(Table(name.replace("_", " "), table))
+        tables.append(Table(heading(name), table))
     return tables
 
 
@@ -112,7 +112,7 @@ def _boxes(rows: pd.DataFrame, quantities: list[str]) -> list[Picture]:
     for name in quantities:
         values = {str(key): group[name].dropna().tolist() for key, group in shown.groupby("structure", sort=False)}
         if any(values.values()):
-            label = name.replace("_", " ")
+            label = heading(name)
             pictures.append(Picture(f"{label} of each structure, every scan a point", box_plots(values, label, "")))
     return pictures
 

@@ -18,6 +18,7 @@ SIDES: tuple[str, ...] = ("both", "left", "right")
 SIDES_APART: tuple[Half, Half] = ("left", "right")
 
 _TWO_SIDES_WIDTH_TO_DEPTH = 1.25  # two thighs or a pelvis are wider than this, one thigh is about round
+_GAP_FRACTION = 0.02  # of the fullest plane: so little is a gap
 _SEARCH_FRACTION = 0.1  # of the labels' width, to either side of its middle
 
 
@@ -114,7 +115,8 @@ def parts_of(structures: Iterable[Structure], plane: Plane | None, only: Half | 
 def find_plane(labels: NDArray[np.uint8], affine: Affine) -> Plane | None:
     """The mid-sagittal plane of a label map, where both sides are labelled.
 
-    The place with the fewest labelled voxels near the middle of their extent. None where the labels are about as wide
+    Near the middle of the labels' extent: the gap between the legs, or else the plane at which the amount of labelled
+    voxels mirrors itself best. None where the labels are about as wide
     as they are deep, so that they may be those of one leg, and where there are none.
 
     Args:
@@ -136,10 +138,20 @@ def find_plane(labels: NDArray[np.uint8], affine: Affine) -> Plane | None:
     middle = (first + last + 1) / 2
     around = np.arange(int(middle) - reach, int(np.ceil(middle)) + reach + 1)
     around = around[(around > first) & (around <= last)]
-    emptiness = profile[around] + profile[around - 1]
-    lowest = around[emptiness <= emptiness.min() + 0.02 * profile.max()]
-    index = int(lowest[np.argmin(np.abs(lowest - middle))]) if len(lowest) else int(middle)
+    gap = around[profile[around] + profile[around - 1] <= _GAP_FRACTION * profile.max()]
+    if len(gap):
+        index = int(gap[np.argmin(np.abs(gap - middle))])
+    else:
+        index = int(min(around, key=lambda place: (_unlikeness(profile, place), abs(place - middle))))
     return Plane(axes[0], index, right_first=signs[0] < 0)
+
+
+def _unlikeness(profile: NDArray[np.floating], place: int) -> float:
+    """How much a profile differs from itself mirrored at a place between two voxels, by voxel."""
+    reach = max(place, len(profile) - place)
+    left, right = np.zeros(reach), np.zeros(reach)
+    left[:place], right[: len(profile) - place] = profile[:place][::-1], profile[place:]
+    return float(np.abs(left - right).sum())
 
 
 def sides_of(labels: NDArray[np.uint8], affine: Affine, option: str) -> tuple[Plane | None, Half | None]:

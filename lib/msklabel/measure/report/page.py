@@ -18,6 +18,20 @@ from msklabel.durable import replace_text
 
 HONEST = "Research software. Automatic results, not clinically validated; not for diagnosis or treatment."
 _DPI = 110
+_UNITS = {
+    "_mm3_per_m2": "mm³/m²",
+    "_hu_per_m2": "HU/m²",
+    "_kg_per_m2": "kg/m²",
+    "_m_per_s": "m/s",
+    "_percent": "%",
+    "_cm3": "cm³",
+    "_cm2": "cm²",
+    "_cm": "cm",
+    "_mm": "mm",
+    "_kg": "kg",
+    "_years": "years",
+    "_hu": "HU",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,10 @@ def table_html(frame: pd.DataFrame) -> str:
 
 def heading(column: str) -> str:
     """A column's name as people write it; units stay."""
-    return column.replace("_percent", " (%)").replace("_mm", " (mm)").replace("_cm3", " (cm³)").replace("_", " ")
+    for ending, unit in _UNITS.items():
+        if column.endswith(ending):
+            return f"{column.removesuffix(ending).replace('_', ' ')} ({unit})"
+    return column.replace("_", " ")
 
 
 def shown(value: object) -> str:
