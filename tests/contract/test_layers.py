@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "lib" / "msklabel"
 # A module may import from its own layer and from those below it.
 LAYERS = [
     {"errors", "durable", "__init__"},
-    {"system"},
+    {"system", "sections"},
     {"imaging", "options"},
     {"pipeline", "networks", "store"},
     {"catalogue"},

@@ -21,7 +21,7 @@ from msklabel.learn.selection import select
 from msklabel.learn.split import TRAIN, VALIDATION
 from msklabel.learn.together import train_together
 from msklabel.learn.trainer import Stopped, Trainer
-from msklabel.system import Finetune
+from msklabel.sections import Finetune
 
 PLAIN = {"network": {"name": "plain_unet", "features": [4, 8], "strides": [[1, 1], [2, 2]]}}
 

@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 
 from msklabel.demo.loop import Outcome
 from msklabel.imaging.read import read_labels, read_scan
-from msklabel.system import Label, System, Window
+from msklabel.sections import Label, Window
+from msklabel.system import System
 
 _OPACITY = 0.6
 

@@ -16,7 +16,7 @@ from msklabel.durable import flush
 from msklabel.imaging.geometry import to_lps
 from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
-from msklabel.system import Label
+from msklabel.sections import Label
 
 _COMPRESSION = 1  # level of zlib: label maps are mostly runs, and somebody waits
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msklabel.system import Finetune, Train
+from msklabel.sections import Finetune, Train
 
 Schedule = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
 

@@ -21,7 +21,8 @@ from msklabel.predict.engine import Segmentation
 from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
-from msklabel.system import Label, System
+from msklabel.sections import Label
+from msklabel.system import System
 
 RESULT_SUFFIXES = (".nii.gz", ".nrrd", ".nii", ".mha")
 THRESHOLD_SUFFIX = "_threshold"

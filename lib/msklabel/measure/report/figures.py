@@ -12,7 +12,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from msklabel.measure.agreement import BlandAltman, Estimate, bland_altman, complete_pairs
-from msklabel.system import Label, System, Window
+from msklabel.sections import Label, Window
+from msklabel.system import System
 
 _OPACITY = 0.45
 
