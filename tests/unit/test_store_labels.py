@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import store_samples
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
@@ -146,7 +147,8 @@ def test_threads_share_one_store(studies: Path, tmp_path: Path) -> None:
         assert names == [[list(TISSUES.labels)[turn]] for turn in range(5)]
 
 
-def _save_many(studies: Path, folder: Path, author: str, number: int) -> None:
+def _save_many(studies: Path, folder: Path, author: str, number: int, database: str | None) -> None:
+    store_samples.DATABASE = database
     data = store(studies)
     for turn in range(number):
         file = write(folder / f"{author}.nii.gz", blocks(*(np.arange(turn + 1) % 7 + 1)[:6]))
@@ -154,9 +156,12 @@ def _save_many(studies: Path, folder: Path, author: str, number: int) -> None:
         data.update_image_info("scan2", {f"{author}{turn}": turn})
 
 
-def test_two_processes_lose_nothing(studies: Path, tmp_path: Path) -> None:
+def test_two_processes_lose_nothing(studies: Path, tmp_path: Path, any_database: str | None) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_save_many, args=(studies, tmp_path, author, 20)) for author in ("ann", "ben")]
+    workers = [
+        context.Process(target=_save_many, args=(studies, tmp_path, author, 20, any_database))
+        for author in ("ann", "ben")
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
