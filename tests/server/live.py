@@ -86,7 +86,7 @@ class Site:
         return {
             str(path.relative_to(self.studies)): _digest(path)
             for path in sorted(self.studies.rglob("*"))
-            if not path.name.startswith(("msklabel.db", ".open.lock")) and "logs" not in path.parts
+            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock")) and "logs" not in path.parts
         }
 
     def stop(self) -> None:

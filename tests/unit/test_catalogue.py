@@ -34,7 +34,7 @@ def test_a_sixth_yaml_is_served_without_touching_code(own_configs: Path, tmp_pat
     studies.mkdir()
     app = MskLabelApp(str(app_folder()), str(studies), {"configs": str(own_configs), "models": "sixth,hip_tissue_ct"})
     info = app.info()
-    assert set(info["models"]) == {"sixth", "hip_tissue_ct", "hip_tissue_ct_threshold"}
+    assert set(info["models"]) == {"sixth", "hip_tissue_ct", "hip_tissue_ct_threshold", "interpolate"}
     assert info["models"]["sixth"]["labels"] == {"dense": 1, "soft": 2}
     assert set(info["trainers"]) == {"sixth", "hip_tissue_ct"}
 

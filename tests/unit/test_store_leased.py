@@ -61,7 +61,8 @@ def test_no_scan_is_given_twice(tmp_path: Path, strategy: str, any_database: str
     counts = Counter(scan for scans in given.values() for scan in scans)
     assert set(counts.values()) == {1}
     assert set(counts) == set(data.list_images())
-    assert len([name for name, scans in given.items() if scans]) == 8
+    assert len(given) == 8
+    assert len([name for name, scans in given.items() if scans]) > 1  # how many more, the machine decides
     authors = {version.image_id: version.author for version, _ in data.store.labels.current("final", TISSUES.name)}
     assert authors == {scan: name for name, scans in given.items() for scan in scans}
     assert data.store.leases.held() == {}

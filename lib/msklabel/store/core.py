@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class Store:
         grid = self.images.grid(image_id)
         check_self_contained(file)
         labels = read_labels(file)
-        labels = _placed(labels, grid, self.images.path(image_id))
+        labels = _placed(labels, grid, partial(self.images.path, image_id))
         system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
         annotated = read_annotated(info.get("annotated"), system, grid.shape)
         check_inside(annotated, labels.array, system)
@@ -306,7 +307,7 @@ def patient_of(image: Image) -> str:
     return image.patient or image.id
 
 
-def _placed(labels: LabelMap, scan: Grid, file: Path) -> LabelMap:
+def _placed(labels: LabelMap, scan: Grid, locate: Callable[[], Path]) -> LabelMap:
     """The label on the grid of its scan.
 
     On a radiograph whose pixel size is noted beside it, or corrected for magnification, viewers draw in a grid of
@@ -315,18 +316,12 @@ def _placed(labels: LabelMap, scan: Grid, file: Path) -> LabelMap:
     Raises:
         UserError: If it does not lie on the voxels of its scan.
     """
-    seen = viewer_affine(file) if scan.shape[2] == 1 else None
-    if seen is not None and same_grid(labels.array.shape, labels.affine, scan.shape, seen):
-        return LabelMap(labels.array, scan.affine)
-    _check_grid(labels, scan)
-    return labels
-
-
-def _check_grid(labels: LabelMap, scan: Grid) -> None:
-    """Refuse a label that does not lie on the voxels of its scan."""
     got = Grid(labels.array.shape, labels.affine)
     if same_grid(got.shape, got.affine, scan.shape, scan.affine):
-        return
+        return labels
+    seen = viewer_affine(locate()) if scan.shape[2] == 1 else None
+    if seen is not None and same_grid(got.shape, got.affine, scan.shape, seen):
+        return LabelMap(labels.array, scan.affine)
     if str(got) != str(scan):
         raise UserError(f"the label does not lie on its scan: expected {scan}, got {got}")
     wanted, given = (" ".join(f"{number:.4g}" for number in grid.affine[:3].ravel()) for grid in (scan, got))
