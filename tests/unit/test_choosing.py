@@ -9,9 +9,9 @@ import pytest
 from store_samples import store, write
 from test_preprocess import body_in_air, make_system
 
-from msklabel.choose.image_features import IMAGE_ONLY
 from msklabel.choose.rescore import Rescore
 from msklabel.choose.strategies import STRATEGIES
+from msklabel.choose.summary import IMAGE_ONLY
 from msklabel.choose.task import Choosers, SummaryScoring, strategies
 from msklabel.errors import NotFound, UserError
 from msklabel.learn.versions import Versions
@@ -260,3 +260,13 @@ def test_another_process_finds_the_scores(studies: Path) -> None:
     again = store(studies, TOY)
     SummaryScoring(Choosers(versions), versions)({}, again)
     assert serving.progress()["toy"]["fresh"] == 6
+
+
+def test_it_works_on_each_database(studies: Path, any_database: str | None) -> None:
+    data = store(studies, TOY)
+    versions = publish(data.store.state)
+    choosers = Choosers(versions)
+    assert SummaryScoring(choosers, versions)({"limit": 2}, data)["toy"]["left"] == 4
+    given = {choose({"client_id": name}, data)["id"] for name, choose in list(strategies(choosers).items())[:6]}
+    assert len(given) == 6
+    assert choosers(data.store).progress()["toy"]["fresh"] == 2

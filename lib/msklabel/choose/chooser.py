@@ -10,12 +10,11 @@ import numpy as np
 
 from msklabel.choose.diversity import distances
 from msklabel.choose.facts import Facts, places_of
-from msklabel.choose.image_features import IMAGE_ONLY
 from msklabel.choose.pool import Pool
 from msklabel.choose.slices import Plan, plan_slices, plan_strided
 from msklabel.choose.source import StoreSource
 from msklabel.choose.strategies import STRATEGIES, Ranking
-from msklabel.choose.summary import Summary, from_bytes
+from msklabel.choose.summary import IMAGE_ONLY, Summary, from_bytes
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.geometry import closest_axes
 from msklabel.store.annotation import annotated_of

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from msklabel.choose.diversity import typicality, unit_rows
-from msklabel.choose.image_features import IMAGE_ONLY
 from msklabel.choose.pool import Flags, Indices, Opinion, Pool
-from msklabel.choose.summary import from_bytes
+from msklabel.choose.summary import IMAGE_ONLY, from_bytes
 from msklabel.errors import UserError
 from msklabel.system import System
 

@@ -9,7 +9,6 @@ from skimage.feature import hog
 
 from msklabel.pipeline.preprocess import Prepared
 
-IMAGE_ONLY = "image"  # stands for the model version where no model was asked
 _POOLED = (6, 6, 4)
 _SIDE = 64
 _QUANTILES = 16

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from msklabel.choose.chooser import Chooser, Wanted, whole
-from msklabel.choose.image_features import IMAGE_ONLY, image_features
+from msklabel.choose.image_features import image_features
 from msklabel.choose.pool import Flags, Pool
 from msklabel.choose.strategies import STRATEGIES
 from msklabel.choose.summarise import Summarise
-from msklabel.choose.summary import to_bytes
+from msklabel.choose.summary import IMAGE_ONLY, to_bytes
 from msklabel.errors import UserError
 from msklabel.networks import Weights, loaded_network
 from msklabel.pipeline.preprocess import Preprocess

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msklabel.errors import UserError
 
 MOST_BYTES = 64 * 1024
+IMAGE_ONLY = "image"  # stands for the model version where no model was asked
 _MOST_PROFILE_VALUES = 12_000  # of each of the two profiles; in two bytes each they leave room for the rest
 Floats = NDArray[np.floating]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
@@ -14,12 +14,14 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from msklabel.choose.chooser import Chooser, ServingVersions, whole
 from msklabel.choose.facts import places_of
-from msklabel.choose.rescore import Rescore, WeightStore
 from msklabel.errors import UserError
 from msklabel.imaging.read import read_labels
 from msklabel.predict.engine import dice
 from msklabel.store.core import Store
 from msklabel.store.datastore import MskDatastore
+
+if TYPE_CHECKING:
+    from msklabel.choose.rescore import WeightStore
 
 DEFAULT = "auto"
 _DESCRIPTIONS = {
@@ -189,5 +191,7 @@ class SummaryScoring(ScoringMethod):
         """
         if not isinstance(datastore, MskDatastore):
             raise UserError("this datastore keeps no scores of scans")
+        from msklabel.choose.rescore import Rescore  # networks take seconds to load, and choosing needs none
+
         options = {key: value for key, value in request.items() if key != "limit" or value not in (0, "0")}
         return Rescore(self.choosers(datastore.store), self.versions, self.device, self.wait)(options)
