@@ -116,16 +116,6 @@ def test_image_and_labels_turn_alike() -> None:
         assert torch.equal(prepared.image[0] == 1, working == 1)
 
 
-def test_slabs_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    hu, _ = body_in_air((40, 34, 20))
-    preprocess = Preprocess(make_system(spacing_mm=[1.7, 1.7, 1.7]))
-    prepared = preprocess(Scan(hu[None], AFFINES["RAS"]))
-    scores = torch.rand((3, *prepared.image.shape[1:]), generator=torch.Generator().manual_seed(0))
-    whole = preprocess.restore(scores, prepared.grid)
-    monkeypatch.setattr("msklabel.pipeline.preprocess._SLAB_ELEMENTS", 1)
-    np.testing.assert_array_equal(preprocess.restore(scores, prepared.grid), whole)
-
-
 def test_the_crop_leaves_air_out_and_the_window_is_clipped() -> None:
     hu, _ = body_in_air((60, 60, 10))
     prepared = Preprocess(make_system(spacing_mm=[None, None, None]))(Scan(hu[None], AFFINES["RAS"]))
