@@ -7,7 +7,7 @@ import torch
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.pipeline.preprocess import Preprocess
-from msklabel.pipeline.resample import linear_weights, resample_linear, resample_nearest, resampled_shape
+from msklabel.pipeline.resample import linear_weights, resample_nearest, resample_scan, resampled_shape
 from msklabel.system import System
 
 AFFINES = {
@@ -63,10 +63,10 @@ def test_a_slab_of_weights_is_a_part_of_the_whole() -> None:
 
 def test_resampling_keeps_a_ramp_where_it_is() -> None:
     ramp = torch.arange(40.0)[None, :, None, None].expand(1, 40, 4, 4)
-    there = resample_linear(ramp, (13, 4, 4))
+    there = resample_scan(ramp.numpy(), (13, 4, 4))
     centres = (torch.arange(13) + 0.5) * 40 / 13 - 0.5
     torch.testing.assert_close(there[0, 1:-1, 0, 0], centres[1:-1], atol=0.05, rtol=0)
-    back = resample_linear(there, (40, 4, 4))
+    back = resample_scan(there.numpy(), (40, 4, 4))
     torch.testing.assert_close(back[0, 4:-4], ramp[0, 4:-4], atol=0.1, rtol=0)
 
 
