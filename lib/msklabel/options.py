@@ -18,6 +18,7 @@ _KEYS = {
     "database": "URL of a PostgreSQL database, postgresql://user@host/name (a file in the state folder)",
     "lease_minutes": "for how long a scan is given to one annotator, from each sign of activity (60)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
+    "backend": "what runs the networks: auto, eager, channels_last, compiled, openvino, cuda_graph (auto: the fastest)",
     "auto_train": "true or false: train by itself on new labels (true)",
     "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",
     "cache_gb": "most disk for prepared scans (20)",
@@ -43,6 +44,7 @@ class Options:
         train_after: How much it waits for, by system; ``""`` for all others.
         cache_bytes: Most disk for prepared scans.
         mlflow: Where trainings are recorded beside TensorBoard's files; None for nowhere.
+        backend: What runs the networks when they predict.
     """
 
     studies: Path
@@ -57,6 +59,7 @@ class Options:
     train_after: tuple[tuple[str, str], ...] = (("", "10,60"),)
     cache_bytes: int = 20 << 30
     mlflow: str | None = None
+    backend: str = "auto"
 
     @classmethod
     def from_conf(cls, studies: str, conf: Mapping[str, str]) -> Options:
@@ -88,6 +91,7 @@ class Options:
             auto_train=_switch(conf.get("auto_train", "true"), "auto_train"),
             train_after=_train_after(conf.get("train_after", "")),
             cache_bytes=_gigabytes(conf.get("cache_gb", "20"), "cache_gb"),
+            backend=conf.get("backend") or "auto",
             mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
         )
 

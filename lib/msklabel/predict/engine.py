@@ -18,7 +18,7 @@ from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.pipeline.restore import Restorer
-from msklabel.predict.backends import Forward, eager
+from msklabel.predict.backends import Forward, Site, eager
 from msklabel.predict.blend import Blender
 from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
@@ -50,16 +50,23 @@ class Engine:
         system: The system.
         networks: Its network with weights, or the members of an ensemble; moved to the device and set to evaluation.
         device: Where they run.
+        forwards: What runs each network, where it is not PyTorch as it is; ``networks`` may then be empty.
     """
 
     def __init__(
-        self, system: System, networks: nn.Module | Sequence[nn.Module], device: torch.device | str = "cpu"
+        self,
+        system: System,
+        networks: nn.Module | Sequence[nn.Module],
+        device: torch.device | str = "cpu",
+        forwards: Sequence[Forward] = (),
     ) -> None:
         self.system = system
         self.device = torch.device(device)
         members = [networks] if isinstance(networks, nn.Module) else list(networks)
         self.networks = [network.to(self.device).eval() for network in members]
-        self.forwards = [eager(network, self.device) for network in self.networks]
+        window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
+        site = Site(self.device, window)
+        self.forwards = list(forwards) or [eager(network, site) for network in self.networks]
         self.preprocess = Preprocess(system)
 
     def __call__(self, scan: Scan, progress: Progress | None = None, watch: Watch | None = None) -> Segmentation:
