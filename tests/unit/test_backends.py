@@ -10,8 +10,8 @@ from torch import nn
 
 from msklabel.catalogue import load_catalogue
 from msklabel.errors import UserError
-from msklabel.networks import build_network
-from msklabel.predict import selection
+from msklabel.networks import build_network, weights_of
+from msklabel.predict import on_openvino, selection, trial
 from msklabel.predict.backends import BACKENDS, Site, candidates, eager
 from msklabel.predict.selection import Selection
 
@@ -42,8 +42,8 @@ def test_openvino_is_installed() -> None:
     assert "openvino" in candidates(CPU)
 
 
-class Slow(nn.Module):
-    """Takes a moment, so that trials are worth their while."""
+class Faked(nn.Module):
+    """One layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,18 +53,11 @@ class Slow(nn.Module):
         return self.layer(x)
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Backends that were built; ``right`` is fast, ``wrong`` faster but labels otherwise, ``broken`` fails."""
-    built: list[str] = []
-    seconds = {"right": 0.2, "wrong": 0.1}
+def test_the_fastest_that_labels_alike_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"eager": 0.5, "slower": 0.6, "fast": 0.2, "wrong": 0.1}
 
     def backend(name: str, sign: int):
         def build(network: nn.Module, site: Site):
-            built.append(name)
-            if name == "broken":
-                raise RuntimeError("no such instruction")
-
             def forward(windows: torch.Tensor) -> torch.Tensor:
                 return network(windows) * sign
 
@@ -73,44 +66,75 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return build
 
-    trials = {"broken": backend("broken", 1), "wrong": backend("wrong", -1), "right": backend("right", 1)}
-    monkeypatch.setattr(selection, "BACKENDS", {"eager": eager, **trials})
-    monkeypatch.setattr(selection, "candidates", lambda device: ["eager", *trials])
-    monkeypatch.setattr(selection, "_seconds", lambda forward, site: getattr(forward, "seconds", 0.5))
-    return built
+    def broken(network: nn.Module, site: Site):
+        raise RuntimeError("no such instruction")
+
+    made = {"eager": backend("eager", 1), "slower": backend("slower", 1), "fast": backend("fast", 1)}
+    monkeypatch.setattr(trial, "BACKENDS", {**made, "wrong": backend("wrong", -1), "broken": broken})
+    monkeypatch.setattr(trial, "_timed", lambda forward, window: (forward.seconds, forward(window)))
+    found = trial.try_backends(make_system(), Faked(), CPU, ["broken", "wrong", "fast", "slower"])
+    assert found == {"backend": "fast", "seconds": {"eager": 0.5, "fast": 0.2, "slower": 0.6}}
 
 
-def test_the_fastest_that_labels_alike_is_taken_and_remembered(tmp_path: Path, counted: list[str]) -> None:
-    system, network = make_system(), Slow()
-    select = Selection(tmp_path)
-    window = torch.rand(1, 1, 16, 16)
-    assert torch.equal(select(system, network, CPU)(window), network(window))
-    assert counted == ["broken", "wrong", "right"]
-    (entry,) = json.loads((tmp_path / "backends.json").read_text()).values()
-    assert entry == {"backend": "right", "seconds": {"eager": 0.5, "right": 0.2}}
-    Selection(tmp_path)(system, network, CPU)
-    assert counted[3:] == ["right"]
-    Selection(tmp_path)(make_system(patch_voxels=[32, 32, 1]), network, CPU)
-    assert counted[4:] == ["broken", "wrong", "right"]
-
-
-def test_weights_on_which_a_remembered_backend_differs_run_on_pytorch(
-    tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_trial_is_made_once_and_its_network_kept_until_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system, network = make_system(), Slow()
-    Selection(tmp_path)(system, network, CPU)
-    monkeypatch.setitem(selection.BACKENDS, "right", selection.BACKENDS["wrong"])
-    window = torch.rand(1, 1, 16, 16)
-    assert torch.equal(Selection(tmp_path)(system, network, CPU)(window), network(window))
+    monkeypatch.setattr(selection, "_QUICK_GFLOP", 0)
+    system = SYSTEMS["hip_tissue_ct"]
+    torch.manual_seed(0)
+    network = build_network(system)
+    windows = torch.rand(2, 1, *system.patch_voxels[:2])
+    expected = eager(network, site_of("hip_tissue_ct"))(windows)
+
+    forward = Selection(tmp_path)(system, weights_of(network), CPU, "first/0001", 0)
+    torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
+    (found,) = json.loads((tmp_path / "backends.json").read_text()).values()
+    assert found["seconds"].keys() == set(candidates(CPU))
+    found["backend"] = "openvino"  # it is faster here, but a test must not depend on the clock
+    monkeypatch.setattr(Selection, "_remembered", lambda self: dict.fromkeys([selection._key(system, site)], found))
+    site = site_of("hip_tissue_ct")
+
+    calls: list[list[str]] = []
+
+    def without_the_clock(system, weights, names, kept):
+        calls.append(list(names))
+        on_openvino.save(on_openvino.convert(network, site.window), trial.converted_file(kept))
+        return found
+
+    monkeypatch.setattr(selection, "run_apart", without_the_clock)
+    for version in ("first/0002", "first/0002", "first/0003", "other/0004"):
+        forward = Selection(tmp_path)(system, weights_of(network), CPU, version, 0)
+        torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
+    assert calls == [["openvino"]] * 3
+    kept = sorted(path.relative_to(tmp_path).parts[2:4] for path in tmp_path.glob("converted/*/*/*/0/network.xml"))
+    assert [(variant, version.split("-")[0]) for variant, version in kept] == [("first", "0003"), ("other", "0004")]
 
 
-def test_a_network_that_is_quick_anyway_is_not_tried(tmp_path: Path) -> None:
-    Selection(tmp_path)(make_system(), Slow(), CPU)
+def test_a_trial_that_breaks_leaves_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    kept = tmp_path / "0"
+    found = trial.run_apart(SYSTEMS["hip_tissue_ct"], {"layer": torch.zeros(1)}, ["openvino"], kept)
+    assert found["backend"] == "eager"
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_is_quick_anyway_is_not_tried(tmp_path: Path) -> None:
+    system = make_system()
+    Selection(tmp_path)(system, weights_of(build_network(system)), CPU, "first/0001", 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_operations_are_counted_by_hand() -> None:
+    system = make_system(network={"name": "dense_unet", "levels": 1, "layers_per_block": 1, "growth": 4})
+    stem, layer, head = 9 * 32, 9 * 32 * 4, 32 * 3
+    transition = (32 + 4) * 32
+    assert selection.window_gflop(system) == pytest.approx(2 * 256 * (stem + layer + transition + head) / 1e9)
+
+
 def test_a_backend_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    system = make_system()
+    weights = weights_of(build_network(system))
     with pytest.raises(UserError, match="backend 'tensorrt' is not known; one of auto, eager"):
-        Selection(tmp_path, "tensorrt")(make_system(), Slow(), CPU)
+        Selection(tmp_path, "tensorrt")(system, weights, CPU, "first/0001", 0)
     with pytest.raises(UserError, match="'cuda_graph' cannot be used on cpu"):
-        Selection(tmp_path, "cuda_graph")(make_system(), Slow(), CPU)
+        Selection(tmp_path, "cuda_graph")(system, weights, CPU, "first/0001", 0)

@@ -24,6 +24,7 @@ from msklabel.sections import Percentile, Window
 from msklabel.system import System
 
 _MARGIN_MM = 10.0
+_SLICES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,12 @@ def _foreground(image: torch.Tensor, system: System) -> NDArray[np.bool_]:
     lower = _dark(image.numpy())
     if isinstance(system.intensity, Window) and "CT" in system.modality:  # in HU; elsewhere noise may exceed it
         lower = system.intensity.lower
-    found: NDArray[np.bool_] = (_smoothed(image) > lower).numpy()
+    found = np.empty(image.shape, bool)
+    depth = image.shape[2]
+    for start in range(0, depth, _SLICES_AT_ONCE):
+        stop = min(start + _SLICES_AT_ONCE, depth)
+        first, last = max(0, start - 1), min(depth, stop + 1)  # with the neighbours of both ends
+        found[..., start:stop] = (_smoothed(image[..., first:last])[..., start - first : stop - first] > lower).numpy()
     return found
 
 

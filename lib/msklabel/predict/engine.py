@@ -127,9 +127,18 @@ class Engine:
         """The same scores, a few slices of the crop at a time; the members take turns."""
         plan = _Plan(self.system, prepared, self.device)
         members = len(self.forwards)
-        done = itertools.count(1)
-        told = None if progress is None else lambda *_: progress(next(done), members * plan.batches)
-        for slabs in zip(*(self._blended(forward, plan, told) for forward in self.forwards), strict=True):
+        done = [0] * members
+
+        def teller(member: int) -> Progress | None:
+            def tell(windows: int, of: int) -> None:
+                done[member] = windows
+                if progress:
+                    progress(sum(done), members * of)
+
+            return tell if progress else None
+
+        blended = [self._blended(forward, plan, teller(member)) for member, forward in enumerate(self.forwards)]
+        for slabs in zip(*blended, strict=True):
             total = self._combined(slabs[0])
             for slab in slabs[1:]:
                 total += self._combined(slab)
@@ -147,7 +156,7 @@ class Engine:
     def _blended(self, forward: Forward, plan: _Plan, progress: Progress | None) -> Iterator[torch.Tensor]:
         """Scores (classes, X, Y, slices) of one network on the crop, from the first slice to the last."""
         blenders = [Blender(shape, self.system.classes, plan.weights) for shape in plan.shapes]
-        batch = self.system.predict.batch
+        batch = getattr(forward, "windows_at_once", self.system.predict.batch)
         for first in range(0, len(plan.windows), batch):
             windows = plan.windows[first : first + batch]
             crops = torch.stack([plan.images[part][with_channels(place)] for part, place in windows])
@@ -194,7 +203,6 @@ class _Plan:
             starts = plan_windows(_shape(image), patch, system.predict.overlap, occupied)
             windows += [(number, window_slices(start, patch)) for start in starts]
         self.windows = sorted(windows, key=lambda window: window[1][2].start)
-        self.batches = -(-len(windows) // system.predict.batch)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:

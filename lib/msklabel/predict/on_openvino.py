@@ -47,16 +47,23 @@ def compile_model(model: ov.Model | Path) -> Forward:
         "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = ov.Core().compile_model(model, "CPU", settings)
-    request = compiled.create_infer_request()
-    shape = tuple(compiled.output(0).shape)[1:]
+    return _OpenVino(ov.Core().compile_model(model, "CPU", settings))
 
-    def forward(windows: torch.Tensor) -> torch.Tensor:
-        scores = torch.empty((len(windows), *shape))
+
+class _OpenVino:
+    """Runs windows one after the other: more at once would take more memory and no less time."""
+
+    windows_at_once = 1
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self._shape = tuple(compiled.output(0).shape)[1:]
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Class scores (B, classes, *space) of windows (B, C, *space)."""
+        scores = torch.empty((len(windows), *self._shape))
         for given, found in zip(windows.contiguous().split(1), scores.split(1), strict=True):
-            request.set_input_tensor(ov.Tensor(given.numpy(), shared_memory=True))
-            request.set_output_tensor(ov.Tensor(found.numpy(), shared_memory=True))
-            request.infer()
+            self._request.set_input_tensor(ov.Tensor(given.numpy(), shared_memory=True))
+            self._request.set_output_tensor(ov.Tensor(found.numpy(), shared_memory=True))
+            self._request.infer()
         return scores
-
-    return forward

@@ -7,30 +7,35 @@ import importlib.metadata
 import json
 import logging
 import platform
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from msklabel.durable import replace_text
-from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, eager, require_backend
+from msklabel.networks import Weights, build_network, loaded_network
+from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, require_backend
+from msklabel.predict.trial import converted_file, run_apart, try_backends
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 AUTO = "auto"
+PLAIN = "eager"
+CONVERTED = "openvino"
 _FILE = "backends.json"
-_QUICK_S = 0.1  # a window that takes less is not worth a minute of trials
-_LEAST_EQUAL = 0.999  # share of voxels whose label is that of PyTorch as it is
-_ADVANTAGE = 0.9  # share of the time of PyTorch as it is that another backend must come below
+_QUICK_GFLOP = 10.0  # a window that takes less is not worth a minute of trials
 
 
 class Selection:
     """Builds what runs a network.
 
+    Trials and conversions run in a process of their own, whose memory goes with it. A converted network is kept beside
+    its measurements until another version of its model is converted.
+
     Args:
-        folder: Where measurements are kept; None keeps none.
+        folder: Where both are kept; None keeps nothing and tries nothing.
         backend: Name of a backend, or ``auto`` for the fastest one.
     """
 
@@ -38,59 +43,59 @@ class Selection:
         self.folder = folder
         self.backend = backend
 
-    def __call__(self, system: System, network: nn.Module, device: torch.device) -> Forward:
+    def __call__(self, system: System, weights: Weights, device: torch.device, version: str, member: int) -> Forward:
         """What runs a network on a device.
 
         Args:
             system: Its system.
-            network: With its weights.
+            weights: Its weights.
             device: Where.
+            version: Variant and name of the weights' version, ``first/0001``; weights never change under it.
+            member: Number of the network in its ensemble.
 
         Raises:
             UserError: If the backend that is asked for cannot be used here.
         """
-        site = Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
+        site = site_of(system, device)
         if self.backend != AUTO:
             require_backend(self.backend, device)
-            return BACKENDS[self.backend](network, site)
-        known = self._remembered().get(_key(system, site))
-        if known:
-            name = str(known["backend"])
-            if name == "eager":
-                return eager(network, site)
-            found = self._trial(name, network, site)
-            return found[0] if found else eager(network, site)
-        return self._measured(system, network, site)
+            return self._in_process(self.backend, system, weights, site)
+        if self.folder is None or window_gflop(system) < _QUICK_GFLOP:
+            return self._in_process(PLAIN, system, weights, site)
+        key = _key(system, site)
+        known = self._remembered().get(key, {}).get("backend")
+        kept = self._place(system, version, member)
+        if known == CONVERTED and converted_file(kept).exists():
+            return _converted(kept)
+        if known is None or known == CONVERTED:
+            names = [name for name in candidates(device) if known in (None, name) and name != PLAIN]
+            found = self._tried(system, weights, device, names, kept)
+            if known is None:
+                self._remember(key, found)
+                logger.info("%s runs a window fastest with %s: %s", system.name, found["backend"], found["seconds"])
+            known = found["backend"]
+        return _converted(kept) if known == CONVERTED else self._in_process(known, system, weights, site)
 
-    def _measured(self, system: System, network: nn.Module, site: Site) -> Forward:
-        """Try all backends, remember the fastest."""
-        best = eager(network, site)
-        seconds = {"eager": _seconds(best, site)}
-        if seconds["eager"] < _QUICK_S:
-            return best
-        chosen = "eager"
-        for name in candidates(site.device)[1:]:
-            found = self._trial(name, network, site)
-            if found is None:
-                continue
-            seconds[name] = found[1]
-            if found[1] < _ADVANTAGE * seconds[chosen]:
-                chosen, best = name, found[0]
-        logger.info("%s: %s runs a window fastest: %s", system.name, chosen, seconds)
-        self._remember(_key(system, site), {"backend": chosen, "seconds": seconds})
-        return best
+    def _in_process(self, name: str, system: System, weights: Weights, site: Site) -> Forward:
+        return BACKENDS[name](loaded_network(system, weights), site)
 
-    def _trial(self, name: str, network: nn.Module, site: Site) -> tuple[Forward, float] | None:
-        """A backend with its seconds for a window; None, and a word in the log, where it fails or differs."""
-        try:
-            forward = BACKENDS[name](network, site)
-            equal = _share_equal(forward, eager(network, site), site)
-            if equal >= _LEAST_EQUAL:
-                return forward, _seconds(forward, site)
-            logger.warning("backend %s gives %.2f %% of voxels another label; not used", name, 100 * (1 - equal))
-        except (RuntimeError, ImportError, ValueError) as error:
-            logger.warning("backend %s cannot run this network: %s", name, error)
-        return None
+    def _tried(
+        self, system: System, weights: Weights, device: torch.device, names: list[str], kept: Path
+    ) -> dict[str, Any]:
+        """The outcome of a trial; on a processor in a process of its own, on a GPU here, where the memory is."""
+        if device.type != "cpu":
+            return try_backends(system, loaded_network(system, weights), device, names)
+        others = [folder for folder in kept.parent.parent.glob("*") if folder != kept.parent]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        found = run_apart(system, weights, names, kept)
+        for folder in others:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _place(self, system: System, version: str, member: int) -> Path:
+        """Where a converted network is kept."""
+        assert self.folder is not None
+        return self.folder / "converted" / system.name / f"{version}-{system.fingerprint[:12]}" / str(member)
 
     def _remembered(self) -> dict[str, Any]:
         try:
@@ -99,39 +104,29 @@ class Selection:
             return {}
         return known if isinstance(known, dict) else {}
 
-    def _remember(self, key: str, measured: dict[str, Any]) -> None:
+    def _remember(self, key: str, found: dict[str, Any]) -> None:
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            known = {**self._remembered(), key: measured}
+            known = {**self._remembered(), key: found}
             replace_text(self.folder / _FILE, json.dumps(known, indent=1) + "\n")
 
 
-def _seconds(forward: Forward, site: Site) -> float:
-    """Time for one window, after a first one."""
-    window = _window(site)
-    with torch.inference_mode():
-        forward(window)
-        _wait_for(site.device)
-        started = time.perf_counter()
-        forward(window)
-        _wait_for(site.device)
-    return round(time.perf_counter() - started, 4)
+def site_of(system: System, device: torch.device) -> Site:
+    """Where a system's network runs."""
+    return Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
 
 
-def _share_equal(one: Forward, other: Forward, site: Site) -> float:
-    """Share of a window's voxels that get the same label from both."""
-    window = _window(site)
-    with torch.inference_mode():
-        return float((one(window).argmax(1) == other(window).argmax(1)).float().mean())
+def window_gflop(system: System) -> float:
+    """Floating-point operations of one window, in thousand millions; nothing is computed."""
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        build_network(system).eval()(site_of(system, torch.device("meta")).window)
+    return counter.get_total_flops() / 1e9
 
 
-def _window(site: Site) -> torch.Tensor:
-    return torch.rand(site.window.shape, generator=torch.Generator().manual_seed(0)).to(site.device)
+def _converted(kept: Path) -> Forward:
+    from msklabel.predict.on_openvino import compile_model
 
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return compile_model(converted_file(kept))
 
 
 def _key(system: System, site: Site) -> str:
@@ -143,7 +138,7 @@ def _key(system: System, site: Site) -> str:
         "classes": system.classes,
         "device": f"{site.device.type} {machine or platform.machine()}",
         "threads": torch.get_num_threads(),
-        "libraries": [torch.__version__, *(_version(name) for name in ("openvino",))],
+        "libraries": [torch.__version__, _version(CONVERTED)],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{system.name} {system.profile} {digest}"

@@ -13,7 +13,8 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
-from msklabel.networks import Weights, loaded_network
+from msklabel.networks import Weights
+from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
 from msklabel.predict.selection import Selection
@@ -51,7 +52,7 @@ class ServedModel:
         self.system = system
         self.versions = versions
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.select = select or Selection(None, "eager")
+        self.select = select or Selection()
         self._lock = threading.Lock()
         self._loaded: dict[str, tuple[str, Engine]] = {}
 
@@ -111,9 +112,12 @@ class ServedModel:
         if variant not in self._loaded or self._loaded[variant][0] != name:
             self._loaded.pop(variant, None)  # two versions at once would need twice the memory
             device = torch.device(self.device)
-            forwards = [
-                self.select(self.system, loaded_network(self.system, weights), device)
-                for weights in self.versions.weights(self.system, name)
-            ]
+            members = self.versions.weights(self.system, name)
+            forwards: list[Forward] = []
+            while members:
+                weights = members.pop(0)
+                forwards.append(
+                    self.select(self.system, weights, device, f"{variant or 'first'}/{name}", len(forwards))
+                )
             self._loaded[variant] = name, Engine(self.system, [], device, forwards)
         return self._loaded[variant]
