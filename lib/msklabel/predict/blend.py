@@ -28,7 +28,8 @@ class Blender:
         width, height, self._depth = shape
         self._weights = weights
         self._held = weights.shape[2]  # slices, in turn: slice z lies at z modulo this
-        self._total = torch.zeros((classes, width, height, self._held), device=weights.device)
+        # The scores of a voxel lie side by side: so they leave networks, and so they are reduced.
+        self._total = torch.zeros((width, height, self._held, classes), device=weights.device).movedim(-1, 0)
         self._norm = torch.zeros((width, height, self._held), device=weights.device)
         self._first = 0  # slice that has not left yet
 

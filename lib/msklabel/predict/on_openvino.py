@@ -47,7 +47,12 @@ def compile_model(model: ov.Model | Path) -> Forward:
         "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    return _OpenVino(ov.Core().compile_model(model, "CPU", settings))
+    core = ov.Core()
+    model = core.read_model(model) if isinstance(model, Path) else model
+    steps = ov.preprocess.PrePostProcessor(model)
+    steps.output().model().set_layout(ov.Layout("NC..."))
+    steps.output().tensor().set_layout(ov.Layout("N...C"))  # as they lie inside: saves a pass over them
+    return _OpenVino(core.compile_model(steps.build(), "CPU", settings))
 
 
 class _OpenVino:
@@ -61,9 +66,9 @@ class _OpenVino:
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Class scores (B, classes, *space) of windows (B, C, *space)."""
-        scores = torch.empty((len(windows), *self._shape))
+        scores = torch.empty((len(windows), *self._shape))  # (B, *space, classes)
         for given, found in zip(windows.contiguous().split(1), scores.split(1), strict=True):
             self._request.set_input_tensor(ov.Tensor(given.numpy(), shared_memory=True))
             self._request.set_output_tensor(ov.Tensor(found.numpy(), shared_memory=True))
             self._request.infer()
-        return scores
+        return scores.movedim(-1, 1)
