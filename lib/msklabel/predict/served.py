@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,5 +123,14 @@ class ServedModel:
                 forwards.append(
                     self.select(self.system, weights, device, f"{variant or 'first'}/{name}", len(forwards))
                 )
+            _give_back_memory()
             self._loaded[variant] = name, Engine(self.system, [], device, forwards)
         return self._loaded[variant]
+
+
+def _give_back_memory() -> None:
+    """Return to the system what PyTorch's weights took: glibc keeps it otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
