@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from msklabel import __version__
+from msklabel.errors import UserError
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
+from msklabel.jobs.presence import PRESENCE, Presence
 from msklabel.jobs.process import JobRunner
 from msklabel.serve.auto_train import watch
 from msklabel.serve.background import BackgroundScoring
@@ -31,6 +34,8 @@ from msklabel.serve.users import load_users
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
@@ -49,7 +54,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
-    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget())
+    store: Any = app.datastore()
+    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), store.store.jobs.put)
     context = Context(
         app=app,
         settings=settings,
@@ -109,6 +115,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
+    presence = Presence(context.app.options.state / PRESENCE)
+    await run_in_threadpool(_arrive, presence, context)
     context.background.start()
     training = watch(context.app, context.jobs) if context.app.options.auto_train else None
     if training:
@@ -123,6 +131,20 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(context.jobs.close)
         context.info.close()
         await run_in_threadpool(context.scratch.close)
+        presence.leave()
+
+
+def _arrive(presence: Presence, context: Context) -> None:
+    """Be there; where no other server is, jobs that are said to run ended with the one before."""
+
+    def lose() -> None:
+        for job in context.store.store.jobs.lose_running():
+            logger.warning("%s job %s was lost: its server ended before it did", job.kind, job.id)
+
+    try:
+        presence.enter(lose)
+    except (OSError, UserError) as error:  # a damaged database, or a disk that is full
+        logger.warning("jobs of an earlier server could not be looked at: %s", error)
 
 
 def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
