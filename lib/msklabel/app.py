@@ -97,6 +97,7 @@ class MskLabelApp(MONAILabelApp):
                 self.options.device,
                 self.options.cache_bytes,
                 self.options.mlflow,
+                store.store.reviews.hold,
             )
             for name, system in self.systems.items()
         }

@@ -73,6 +73,7 @@ class SystemTrainTask(TrainTask):
         device: Where to train; a GPU where there is one by default.
         cache_bytes: Most disk for prepared scans, which lie beside the versions' folder; 0 keeps none.
         mlflow: URI of an MLflow store that records trainings, beside TensorBoard's files.
+        hold: Notes for reviewers which label versions are held back, and why; empty where one is not.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class SystemTrainTask(TrainTask):
         device: str | None = None,
         cache_bytes: int = 0,
         mlflow: str | None = None,
+        hold: Callable[[dict[int, str]], None] = lambda _: None,
     ) -> None:
         super().__init__(f"Train {system.title} ({system.network.name}, {system.profile} profile) on submitted labels")
         self.system = system
@@ -91,7 +93,8 @@ class SystemTrainTask(TrainTask):
         self.device = device
         self.mlflow = mlflow
         prepare = PreparedCache(versions.root.parent / "cache", cache_bytes) if cache_bytes else prepare_case
-        self.update = Update(system, versions, roles, device, prepare)
+        self.hold = hold
+        self.update = Update(system, versions, roles, device, prepare, self._tell)
         self.home = versions.root / system.name
         self.folder = self.home / "training"
         self.progress = Progress(self.home / "training.json", system.name)
@@ -171,6 +174,11 @@ class SystemTrainTask(TrainTask):
         self.progress.note(**facts, seconds_left=0.0)
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.stats()
+
+    def _tell(self, judged: dict[str, str]) -> None:
+        """Note which labels are held back, for each version that has them."""
+        pairs = self.pairs(self.system.name)
+        self.hold({pair.version_id: judged[pair.sha256] for pair in pairs if pair.sha256 in judged})
 
     def _run_folder(self) -> Path:
         """Where TensorBoard's files of this training go: the same where it goes on."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,7 @@ from msklabel.store.database import Database
 from msklabel.store.files import storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
-from msklabel.store.reviews import WITHDRAWN, add_review
+from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
 from msklabel.store.worklist import Worklist
 
@@ -203,6 +203,25 @@ class Labels:
         with self._database.read() as session:
             states = set(session.scalars(select(LabelVersion.state).where(LabelVersion.id.in_(newest))))
         return bool(states) and states.isdisjoint(OPEN)
+
+    def to_review(
+        self, systems: Iterable[str] | None = None, held: bool = False, most: int = 100
+    ) -> list[LabelVersion]:
+        """Newest finished labels of each image and system that no reviewer has judged: those held back first.
+
+        Args:
+            systems: Of these systems only.
+            held: Only those that a training holds back.
+            most: At most so many, the oldest of each kind first.
+        """
+        doubted = newest_held().with_only_columns(Review.version_id)
+        query = select(LabelVersion).join(Image).where(Image.present, LabelVersion.id.in_(_newest(FINAL, systems)))
+        query = query.where(LabelVersion.state == "submitted")
+        if held:
+            query = query.where(LabelVersion.id.in_(doubted))
+        first = case((LabelVersion.id.in_(doubted), 0), else_=1)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(first, LabelVersion.id).limit(most)))
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of images that are there and have a label, for each tag and system; the system ``""`` is any."""
