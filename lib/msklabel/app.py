@@ -250,6 +250,17 @@ class MskLabelApp(MONAILabelApp):
         classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
         return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
 
+    def check_training(self, system: str, options: Mapping[str, Any]) -> None:
+        """Refuse options that a training of a system could only fail on.
+
+        Raises:
+            UserError: If one has a value that it cannot have.
+            NotFound: If there is no such version to start from.
+        """
+        task = self._trainers.get(system)
+        if isinstance(task, SystemTrainTask):
+            task.check(options)
+
     def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions of a system on its frozen validation scans.
 

@@ -17,10 +17,11 @@ from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
 from msklabel.durable import replace_text
-from msklabel.errors import Conflict, UserError
+from msklabel.errors import Conflict
 from msklabel.imaging import Scan
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
+from msklabel.learn.asked import switch, whole
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.fit import Recipe
 from msklabel.learn.prepared_cache import PreparedCache
@@ -186,20 +187,31 @@ class SystemTrainTask(TrainTask):
         replace_text(self.folder / "run.json", to_json({"name": name}))
         return self.home / "runs" / name
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Refuse at once what a training could only fail on.
+
+        Raises:
+            UserError: If an option has a value that it cannot have.
+            NotFound: If there is no such version to start from.
+        """
+        order = self._order(request)
+        if order.from_version:
+            self.update.versions.get(self.system.name, order.from_version)
+
     def _order(self, request: Mapping[str, Any]) -> Order:
         variant = str(request.get("variant") or "")
         system = self.system.with_variant(variant) if variant else self.system
         recipe = Recipe(
-            epochs=_whole(request, "max_epochs", system.train.epochs),
-            folds=_whole(request, "folds", 1),
-            seed=_whole(request, "seed", 0, lowest=0),
+            epochs=whole(request, "max_epochs", system.train.epochs),
+            folds=whole(request, "folds", 1),
+            seed=whole(request, "seed", 0, lowest=0),
             device=self.device,
         )
         return Order(
             recipe,
-            bool(request.get("on_all")),
+            switch(request, "on_all"),
             str(request.get("from_version") or ""),
-            bool(request.get("from_scratch")),
+            switch(request, "from_scratch"),
             variant,
         )
 
@@ -267,14 +279,3 @@ def _identity(image: Path) -> str:
     files = sorted(image.iterdir()) if image.is_dir() else [image]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
     return f"{image}:{facts}"
-
-
-def _whole(request: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:
-    value = request.get(key, default)
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = lowest - 1
-    if number < lowest:
-        raise UserError(f"{key}: expected a whole number from {lowest}, got {value!r}")
-    return number
