@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, Select, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -120,10 +121,11 @@ def add_review(session: Session, version: LabelVersion, state: str, reason: str 
     add_event(session, "review", who, facts)
 
 
-def newest_held() -> Select[tuple[int, str | None]]:
+def newest_held() -> Select[Any]:
     """Version and reason of the labels of which the newest event is that they are held back."""
     newest = select(func.max(Review.id)).group_by(Review.version_id)
-    return select(Review.version_id, Review.reason).where(Review.id.in_(newest), Review.state == HELD)
+    columns: Select[Any] = select(Review.version_id, Review.reason)  # type: ignore[assignment]
+    return columns.where(Review.id.in_(newest), Review.state == HELD)
 
 
 def _held(session: Session, versions: Iterable[int]) -> dict[int, str]:
