@@ -19,7 +19,7 @@ from msklabel.jobs.child import AppSource, Child, JobError
 from msklabel.jobs.logfile import JobLog
 
 logger = logging.getLogger(__name__)
-KINDS = ("train", "scoring", "batch_infer", "background")
+KINDS = ("train", "scoring", "batch_infer", "background", "quantities")
 Record = Callable[[str, str, Mapping[str, Any], str, str | None], None]
 """Keeps the present state of a job: id, kind, request, status, last line; see ``msklabel.store.jobs.Jobs.put``."""
 _KEPT = 100
@@ -54,6 +54,10 @@ class Job:
     outcome: Future[Any] = field(default_factory=Future)
     child: Child | None = None
 
+    def accepted(self) -> dict[str, Any]:
+        """What whoever asked for it is told at once, whether or not it runs by then."""
+        return {"id": self.id, "status": "SUBMITTED", "request": self.request, "start_ts": self.start_ts}
+
     def describe(self) -> dict[str, Any]:
         """The status as clients of MONAI Label know it."""
         known = {"id": self.id, "status": self.status, "request": self.request, "start_ts": self.start_ts}
@@ -73,6 +77,7 @@ class JobRunner:
         grace_s: Seconds between asking a job to stop and killing it.
         on_change: Called when a job starts or ends, from its thread.
         record: Keeps what is known of a job after this process; a record that fails never stops a job.
+        others: What a child of some kinds builds instead of the app.
     """
 
     def __init__(
@@ -82,8 +87,10 @@ class JobRunner:
         grace_s: float = 20.0,
         on_change: Callable[[Job], None] | None = None,
         record: Record | None = None,
+        others: Mapping[str, AppSource] | None = None,
     ) -> None:
         self._source = source
+        self._others = dict(others or {})
         self._logs = logs
         self._grace_s = grace_s
         self._on_change = on_change or (lambda job: None)
@@ -189,6 +196,7 @@ class JobRunner:
         self._keep(job)
         self._on_change(job)
         request, environment = _for_child(job)
+        source = self._others.get(job.kind, self._source)
         try:
             with (
                 tempfile.TemporaryDirectory(prefix=f"{job.kind}-", ignore_cleanup_errors=True) as scratch,
@@ -196,7 +204,7 @@ class JobRunner:
             ):
                 with self._changed:
                     if job.status == "RUNNING":
-                        job.child = Child(job.kind, request, self._source, {**environment, "TMPDIR": scratch})
+                        job.child = Child(job.kind, request, source, {**environment, "TMPDIR": scratch})
                 if job.child is None:
                     return
                 for line in job.child.lines():

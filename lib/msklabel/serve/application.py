@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +28,12 @@ from msklabel.serve.errors import ErrorAnswers, add_handlers
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.measure_labels import KIND, MeasureLabels
 from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
 from msklabel.serve.users import load_users
+from msklabel.store.labels import FINAL
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -55,7 +58,9 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
     store: Any = app.datastore()
-    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), store.store.jobs.put)
+    light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
+    keep = store.store.jobs.put
+    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
     context = Context(
         app=app,
         settings=settings,
@@ -72,6 +77,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             lambda: any(sum(lane.values()) for lane in inferences.lengths().values()),
             settings.scoring_delay_s,
         ),
+        measuring=MeasureLabels(jobs, lambda most: store.store.quantities.missing(FINAL, most)),
     )
     api = FastAPI(
         title="msklabel",
@@ -118,6 +124,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     presence = Presence(context.app.options.state / PRESENCE)
     await run_in_threadpool(_arrive, presence, context)
     context.background.start()
+    context.measuring.start()
     training = watch(context.app, context.jobs) if context.app.options.auto_train else None
     if training:
         training.open()
@@ -126,6 +133,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     finally:
         if training:
             training.close()
+        context.measuring.close()
         await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
@@ -140,6 +148,7 @@ def _arrive(presence: Presence, context: Context) -> None:
     def lose() -> None:
         for job in context.store.store.jobs.lose_running():
             logger.warning("%s job %s was lost: its server ended before it did", job.kind, job.id)
+        context.store.store.quantities.forget_failed()
 
     try:
         presence.enter(lose)

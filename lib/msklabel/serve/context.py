@@ -15,6 +15,7 @@ from msklabel.serve.errors import Forbidden
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.measure_labels import MeasureLabels
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
@@ -39,6 +40,7 @@ class Context:
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
+        measuring: Has submitted labels measured.
     """
 
     app: MskLabelApp
@@ -50,6 +52,7 @@ class Context:
     info: InfoCache
     scratch: Scratch
     background: BackgroundScoring
+    measuring: MeasureLabels
 
     @property
     def store(self) -> Any:

@@ -39,7 +39,7 @@ async def run_job(ctx: Context, kind: str, request: Mapping[str, Any], run_sync:
     """
     job = await run_in_threadpool(ctx.jobs.start, kind, request, enqueue)
     if not run_sync:
-        return job.describe()
+        return job.accepted()
     return await asyncio.shield(asyncio.wrap_future(job.outcome))
 
 

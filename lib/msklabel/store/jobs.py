@@ -24,7 +24,7 @@ class JobRow(Base):
 
     Attributes:
         id: As clients know it.
-        kind: ``train``, ``scoring``, ``batch_infer`` or ``background``.
+        kind: ``train``, ``scoring``, ``batch_infer``, ``background`` or ``quantities``.
         status: SUBMITTED, RUNNING, DONE, ERROR, STOPPED or LOST.
         detail: Its last line, such as why it failed.
         started: When it began to run; while it waits, when it was asked for.

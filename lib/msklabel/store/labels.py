@@ -186,6 +186,14 @@ class Labels:
             rows = session.execute(query.order_by(LabelVersion.image_id, LabelVersion.tag))
             return [(row[0], row[1]) for row in rows]
 
+    def newest_of_each(self, tag: str, system: str | None = None, image_id: str | None = None) -> list[LabelVersion]:
+        """The newest version of each image that is there (or of one) and each system (or of one), by image id."""
+        query = select(LabelVersion).join(Image).where(Image.present)
+        query = query.where(Image.id == image_id) if image_id else query
+        query = query.where(LabelVersion.id.in_(_newest(tag, [system] if system else None)))
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(LabelVersion.image_id, LabelVersion.system)))
+
     def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
         """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
         return self._worklist.done(tag, systems)

@@ -31,6 +31,7 @@ async def save_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, 
         holder = holder_of(request, ctx, user, notes.get("client_id"))
         answer = await run_in_threadpool(_save, ctx, image, form.needed("label"), tag, notes, holder)
     ctx.info.forget()
+    ctx.measuring.submitted()
     return answer
 
 
