@@ -279,6 +279,8 @@ class Labels:
                 stream.write(content)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o644)
+                written_ns = time.time_ns()  # the file system's own clock is so coarse that two files may share a time
+                os.utime(stream.fileno(), ns=(written_ns, written_ns))
                 os.fsync(stream.fileno())
             yield incoming
         finally:
