@@ -50,11 +50,11 @@ def evaluate(
 
     chosen = load_catalogue(configs, [system])[system]
     models = _named_folders(pred)
-    _make(out)
+    make_folder(out)
     fold_of = read_folds(folds) if folds else None
     result = evaluate_folders(chosen, truth, models, sides, resample, paired_only, images, fold_of, console.print)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def quantify(
@@ -80,7 +80,7 @@ def quantify(
     from msklabel.measure.quantify_folder import Loaded, quantify_folder
 
     chosen = load_catalogue(configs, [system])[system]
-    _make(out)
+    make_folder(out)
 
     def each(loaded: Loaded) -> None:
         console.print(f"{loaded.scan}: measured", highlight=False)
@@ -90,7 +90,7 @@ def quantify(
 
     result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def associate(
@@ -107,11 +107,11 @@ def associate(
     """Relate quantities to outcomes: regressions, unadjusted and adjusted, and sarcopenia's heat map."""
     from msklabel.measure.associate_folder import associate_tables, parse_outcomes
 
-    _make(out)
+    make_folder(out)
     covariates = [name.strip() for name in adjust.split(",") if name.strip()]
     result = associate_tables(quantities, clinical, parse_outcomes(outcome), exposure or (), covariates)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def agreement(
@@ -124,10 +124,10 @@ def agreement(
     """Compare one quantity of two tables of the same scans: Bland-Altman, ICC, r; a report."""
     from msklabel.measure.agreement_folder import agreement_of_tables
 
-    _make(out)
+    make_folder(out)
     result = agreement_of_tables(first, second, quantity)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def distance_map(
@@ -154,7 +154,7 @@ def distance_map(
     first, second = read_pair(Pair(truth.name, truth, pred), resample)
     masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
     found = measure(masks[0], masks[1], first.affine)
-    _make(out)
+    make_folder(out)
     title = f"{structure}: distance of {truth.name} from {pred.name}, mm, negative inside"
     write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
     replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
@@ -192,14 +192,20 @@ def _named_folders(values: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder that results go to.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
-def _write_report(report: Report, out: Path, pdf: bool) -> None:
+def write_report(report: Report, out: Path, pdf: bool) -> None:
+    """Write ``report.html`` and, where asked for, ``report.pdf``."""
     from msklabel.measure.report.page import write_html
     from msklabel.measure.report.pdf import write_pdf
 

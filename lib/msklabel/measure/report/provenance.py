@@ -11,7 +11,7 @@ from pathlib import Path
 import msklabel
 from msklabel.system import System
 
-_PACKAGES = ("numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "matplotlib")
+_PACKAGES = ("numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "itk-elastix", "matplotlib")
 _CHUNK_BYTES = 2**20
 
 
