@@ -25,6 +25,13 @@ Sides = Annotated[
         help="auto: by the mid-sagittal plane, where both sides are there; none; left or right: the one there is."
     ),
 ]
+Model = Annotated[
+    Path | None, typer.Option(help="Version that made the labels, models/<system>/<version>; noted in the report.")
+]
+LabelState = Annotated[
+    Path | None,
+    typer.Option("--state", help="State folder of the server that the labels are from; says what each speaks of."),
+]
 Pdf = Annotated[bool, typer.Option(help="Write the report as PDF, too.")]
 
 
@@ -42,17 +49,22 @@ def evaluate(
     sides: Sides = "auto",
     resample: Annotated[bool, typer.Option(help="Bring predictions on other grids to the truth's.")] = False,
     paired_only: Annotated[bool, typer.Option(help="Leave out files without a partner.")] = False,
+    model: Model = None,
+    state: LabelState = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
     """Compare predicted label maps with true ones: a row for each scan and structure, a summary, a report."""
     from msklabel.measure.evaluate_folder import evaluate_folders, read_folds
+    from msklabel.measure.sidecars import partial_labels
 
     chosen = load_catalogue(configs, [system])[system]
     models = _named_folders(pred)
     make_folder(out)
     fold_of = read_folds(folds) if folds else None
-    result = evaluate_folders(chosen, truth, models, sides, resample, paired_only, images, fold_of, console.print)
+    known = partial_labels(state) if state else None
+    options = (sides, resample, paired_only, images, fold_of, console.print, known, model)
+    result = evaluate_folders(chosen, truth, models, *options)
     result.write(out)
     write_report(result.report, out, pdf)
 
@@ -72,12 +84,17 @@ def quantify(
     sides: Sides = "auto",
     maps: Annotated[bool, typer.Option(help="Write the fat fraction of every scan as NIfTI.")] = False,
     resample: Annotated[bool, typer.Option(help="Bring labels on other grids to their image's.")] = False,
+    sr: Annotated[bool, typer.Option(help="Write a DICOM Structured Report of every scan that is DICOM.")] = False,
+    model: Model = None,
+    state: LabelState = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
     """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report."""
     from msklabel.imaging.maps import write_map
     from msklabel.measure.quantify_folder import Loaded, quantify_folder
+    from msklabel.measure.sidecars import partial_labels
+    from msklabel.measure.structured_report import write_reports
 
     chosen = load_catalogue(configs, [system])[system]
     make_folder(out)
@@ -88,8 +105,12 @@ def quantify(
             if name == "fat_fraction_percent":
                 write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
 
-    result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
+    known = partial_labels(state) if state else None
+    options = (_slice_choice(at), sides, resample, each, known, model)
+    result = quantify_folder(chosen, labels, images, clinical, *options)
     result.write(out)
+    for file in write_reports(result.cases, chosen, out) if sr else ():
+        console.print(f"{file} written", highlight=False)
     write_report(result.report, out, pdf)
 
 

@@ -23,7 +23,7 @@ from msklabel.measure.pairs import image_files
 from msklabel.measure.relaxometry import Relaxometry, voxel_correlation
 from msklabel.measure.relaxometry_report import relaxometry_report
 from msklabel.measure.report.page import Report
-from msklabel.measure.report.provenance import of_files, software
+from msklabel.measure.report.provenance import of_files, of_table, software
 
 EVERYBODY = "all"
 _BATCH = 8  # patients in one process
@@ -137,8 +137,8 @@ def relaxometry_folder(
         raise UserError(str(rows[0]["note"]))
     table = pd.DataFrame(rows)
     notes = [f"{scan}: little like the reference after registration" for scan in _doubtful(likeness)]
-    given = [reference, mask, clinical, *([quantities] if quantities else [])]
-    provenance = [*software(), *of_files("file", given), *of_files("map", files.values())]
+    provenance = [*software(), *of_files("file", [reference, mask, clinical]), *of_files("map", files.values())]
+    provenance += of_table("quantities", quantities) if quantities else []
     report = relaxometry_report(space, found, table, likeness, notes, _words(how), provenance)
     named = {
         f"{_plain(cohort)}_{_plain(exposure)}_{what}": getattr(one, what)
