@@ -62,7 +62,10 @@ class MskLabelApp(MONAILabelApp):
         """Images of the studies folder, labels under the state folder."""
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
-        return MskDatastore(self.options.studies, self.options.state, self.systems, models)
+        options = self.options
+        return MskDatastore(
+            options.studies, options.state, self.systems, models, options.database, lease_s=options.lease_s
+        )
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, and its training-free draft where it has one."""

@@ -14,6 +14,8 @@ _KEYS = {
     "configs": "folder with systems of your own (none)",
     "profile": f"profile of the systems ({PAPER})",
     "state": "folder for labels, models and the database (<studies>/.msklabel)",
+    "database": "URL of a PostgreSQL database, postgresql://user@host/name (a file in the state folder)",
+    "lease_minutes": "for how long a scan is given to one annotator, from each sign of activity (60)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
 }
 _OF_MONAI_LABEL = {"server_mode"}
@@ -30,6 +32,8 @@ class Options:
         profile: Profile of the systems.
         state: Folder where everything is kept.
         device: Where to predict and train; None chooses.
+        database: URL of a PostgreSQL database; None is a file in the state folder.
+        lease_s: For how long a scan is given to one annotator.
     """
 
     studies: Path
@@ -38,6 +42,8 @@ class Options:
     profile: str
     state: Path
     device: str | None
+    database: str | None = None
+    lease_s: float = 3600.0
 
     @classmethod
     def from_conf(cls, studies: str, conf: Mapping[str, str]) -> Options:
@@ -64,7 +70,25 @@ class Options:
             profile=conf.get("profile", PAPER),
             state=Path(conf["state"]).resolve() if conf.get("state") else folder / ".msklabel",
             device=device,
+            database=conf.get("database") or None,
+            lease_s=60 * _minutes(conf, "lease_minutes", 60.0),
         )
+
+
+def _minutes(conf: Mapping[str, str], key: str, default: float) -> float:
+    """A time from a second to a week.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    text = conf.get(key) or str(default)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1
+    if not 1 / 60 <= minutes <= 7 * 24 * 60:
+        raise ConfigError(f"--conf {key}: {text!r}; expected minutes, from 1/60 to {7 * 24 * 60}")
+    return minutes
 
 
 def describe_keys() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from msklabel.imaging.read import read_labels
 from msklabel.predict.engine import dice
+from msklabel.store.datastore import MskDatastore
 
 
 class PickStrategy(Strategy):
@@ -20,36 +21,43 @@ class PickStrategy(Strategy):
 
     Args:
         description: For the client's list.
-        pick: Chooses one of the identifiers, which come sorted.
+        order: Puts the identifiers, which come sorted, in the order in which they are wanted; read as far as needed.
     """
 
-    def __init__(self, description: str, pick: Callable[[Sequence[str]], str]) -> None:
+    def __init__(self, description: str, order: Callable[[Sequence[str]], Iterable[str]]) -> None:
         super().__init__(description)
-        self.pick = pick
+        self.order = order
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, str] | None:
         """Choose; ``label_tag`` and ``labels`` of the request narrow what counts as labelled.
 
         Returns:
-            ``{"id": ...}``, or None where all is labelled; a scan that cannot be read is passed over.
+            ``{"id": ...}``, or None where all is labelled or with others; a scan that cannot be read is passed over.
         """
-        unlabelled = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
-        readable: Callable[[str], bool] = getattr(datastore, "is_readable", lambda image: True)
-        while unlabelled:
-            chosen = self.pick(unlabelled)
-            if readable(chosen):
-                return {"id": chosen}
-            unlabelled.remove(chosen)
-        return None
+        kind = request.get("label_tag"), request.get("labels")
+        order = self.order(sorted(datastore.get_unlabeled_images(*kind)))
+        if isinstance(datastore, MskDatastore):
+            chosen = datastore.take_next(order, request.get("client_id"), *kind)
+        else:  # MONAI Label's own, which reserves nothing
+            chosen = next(iter(order), None)
+        return {"id": chosen} if chosen is not None else None
 
 
 def strategies() -> dict[str, Strategy]:
     """All strategies by name."""
-    chance = random.SystemRandom()
     return {
-        "random": PickStrategy("Any scan without a final label, by chance", chance.choice),
-        "first": PickStrategy("The first scan without a final label, by name", lambda names: names[0]),
+        "random": PickStrategy("Any scan without a final label, by chance", shuffled),
+        "first": PickStrategy("The first scan without a final label, by name", lambda names: names),
     }
+
+
+def shuffled(names: Sequence[str]) -> Iterator[str]:
+    """The names by chance, one after the other, so that a few of very many cost little."""
+    left = list(names)
+    while left:
+        place = random.randrange(len(left))
+        left[place], left[-1] = left[-1], left[place]
+        yield left.pop()
 
 
 class DiceScoring(ScoringMethod):

@@ -21,6 +21,8 @@ from msklabel.serve.users import User, Users
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
 
+_NAME_CHARACTERS = 200
+
 
 @dataclass(frozen=True)
 class Context:
@@ -76,6 +78,21 @@ AsUser = Annotated[User, Depends(_needs("user"))]
 AsAnnotator = Annotated[User, Depends(_needs("annotator"))]
 AsReviewer = Annotated[User, Depends(_needs("reviewer"))]
 AsAdmin = Annotated[User, Depends(_needs("admin"))]
+
+
+def holder_of(request: Request, ctx: Context, user: User, client_id: Any = None) -> str:
+    """Whom a scan is given to: the signed-in user, else what the client calls itself, else its address."""
+    named = user.name or str(client_id or "").strip()
+    return named[:_NAME_CHARACTERS] or f"client at {address_of(request.scope, ctx.settings) or 'an unknown address'}"
+
+
+def renew_lease(ctx: Context, holder: str, image: str | None = None) -> None:
+    """Somebody works on a scan, or on one that is not known: his leases begin anew."""
+    leases = ctx.store.store.leases
+    if image:
+        leases.renew(image, holder)
+    else:
+        leases.renew_all(holder)
 
 
 def author(user: User, options: dict[str, Any]) -> dict[str, Any]:

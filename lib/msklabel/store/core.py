@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,7 @@ class Store:
         tag: str,
         info: Mapping[str, Any],
         origin: str | None = None,
+        holder: str | None = None,
     ) -> LabelVersion:
         """Check a label and store it as a new version; it is on disk when this returns.
 
@@ -117,12 +118,16 @@ class Store:
             info: The request's parameters: ``model``, ``label_info``, ``client_id``, ``annotated`` (see
                 :func:`msklabel.store.annotation.read_annotated`), and what else is to be noted.
             origin: See :class:`Submission`.
+            holder: Whose lease on the scan ends with it; the author's by default.
 
         Raises:
             UserError: If it cannot be right; nothing is stored.
         """
         own = {key: value for key, value in checked_info(info).items() if key != IMPORTED}
-        version = self.labels.add(self.check(image_id, file, tag, own, origin))
+        submission = self.check(image_id, file, tag, own, origin)
+        if submission.tag != ORIGINAL:
+            submission = replace(submission, holder=holder or submission.author)
+        version = self.labels.add(submission)
         self._view.refresh(image_id, version.tag)
         return version
 

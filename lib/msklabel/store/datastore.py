@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from msklabel.imaging.names import without_suffix
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
+from msklabel.store.leases import LEASE_S, skipped_last
 from msklabel.store.names import checked_tag
 from msklabel.store.schema import Image, LabelVersion
 from msklabel.system import System
@@ -34,6 +35,7 @@ class MskDatastore(Datastore):
         systems: The systems that labels can belong to, by name.
         models: Name of the system of each model name; left out: the systems' own names.
         database: URL of a PostgreSQL database; a SQLite file in ``state`` by default.
+        lease_s: For how long a scan is given to an annotator.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class MskDatastore(Datastore):
         systems: Mapping[str, System],
         models: Mapping[str, str] | None = None,
         database: str | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
         super().__init__()
+        self._lease_s = lease_s
         self.store = Store(Path(studies), Path(state), systems, models, database)
         self.store.open()
 
@@ -152,9 +156,49 @@ class MskDatastore(Datastore):
         """Remove an uploaded image; the user's own files are never deleted."""
         self.store.images.remove(image_id)
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
-        """Check and store a label as a new version; on disk when this returns."""
-        return self.store.submit(image_id, Path(label_filename), label_tag, label_info or {}).image_id
+    def take_next(
+        self,
+        candidates: Iterable[str],
+        holder: str | None,
+        label_tag: str | None = None,
+        labels: list[str] | None = None,
+    ) -> str | None:
+        """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
+
+        Args:
+            candidates: Image ids, the most wanted first; read as far as needed; what the holder skipped comes last.
+            holder: Who gets it; None reserves nothing, and is given nothing that is with somebody.
+            label_tag: With ``labels``: what counts as labelled, as in :meth:`get_unlabeled_images`.
+            labels: See ``label_tag``.
+
+        Returns:
+            The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
+        """
+        leases = self.store.leases
+        order = skipped_last(candidates, leases.skipped(holder) if holder else set())
+        while chosen := self._take(order, holder):
+            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, *self._kind(label_tag, labels)):
+                return chosen
+            if holder:
+                leases.release(chosen, holder)
+        return None
+
+    def save_label(
+        self,
+        image_id: str,
+        label_filename: str,
+        label_tag: str,
+        label_info: dict[str, Any] | None,
+        holder: str | None = None,
+    ) -> str:
+        """Check and store a label as a new version; on disk when this returns. See :meth:`submit`."""
+        return self.submit(image_id, Path(label_filename), label_tag, label_info or {}, holder).image_id
+
+    def submit(
+        self, image_id: str, file: Path, tag: str, info: dict[str, Any], holder: str | None = None
+    ) -> LabelVersion:
+        """Check and store a label, and say what became of it; see :meth:`Store.submit`."""
+        return self.store.submit(image_id, file, tag, info, holder=holder)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Mark the newest label and its earlier versions as removed."""
@@ -196,11 +240,20 @@ class MskDatastore(Datastore):
             "objects": objects,
         }
 
+    def _take(self, order: Iterator[str], holder: str | None) -> str | None:
+        if holder:
+            return self.store.leases.take(order, holder, self._lease_s)
+        held = self.store.leases.held()
+        return next((image_id for image_id in order if image_id not in held), None)
+
     def _labelled(self, tag: str | None, labels: list[str] | None) -> set[str]:
-        systems = None
-        if labels:
-            systems = [name for name, system in self.store.systems.items() if set(labels) <= system.labels.keys()]
-        return self.store.labels.images(checked_tag(tag or FINAL), systems)
+        return self.store.labels.finished(*self._kind(tag, labels))
+
+    def _kind(self, tag: str | None, labels: list[str] | None) -> tuple[str, list[str] | None]:
+        """The tag, and the systems that have all of some labels."""
+        systems = self.store.systems.items() if labels else ()
+        fitting = [name for name, system in systems if set(labels or ()) <= system.labels.keys()]
+        return checked_tag(tag or FINAL), fitting if labels else None
 
     def _label_info(self, version: LabelVersion) -> dict[str, Any]:
         """Noted facts, and names with the values that the stored voxels have.

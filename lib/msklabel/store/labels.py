@@ -21,11 +21,13 @@ from msklabel.imaging import LabelMap
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.write import write_labels
 from msklabel.store.annotation import to_json
+from msklabel.store.audit import add_event
 from msklabel.store.database import Database
 from msklabel.store.files import sha256_of, storage_full_told
+from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, add_review
-from msklabel.store.schema import Image, LabelVersion, now
+from msklabel.store.schema import OPEN, Image, LabelVersion, now
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -45,6 +47,7 @@ class Submission:
         warnings: Sentences on what looks wrong.
         origin: None is found out: automatic under the tag ``original``, corrected where the system has an automatic
             label on the image, else manual.
+        holder: Whose lease on the scan ends with it; None for nobody's.
     """
 
     image_id: str
@@ -58,6 +61,7 @@ class Submission:
     origin: str | None = None
     base_model: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    holder: str | None = None
 
 
 class Labels:
@@ -107,6 +111,9 @@ class Labels:
                     flush(self._folder)
                     version = _version(session, submission, sha256, size_bytes)
                     session.add(version)
+                    session.flush()
+                    facts = {"image": version.image_id, "version": version.id, "tag": version.tag, "sha256": sha256}
+                    add_event(session, "submit", version.author, facts)
             except BaseException:
                 self._forget(sha256)
                 raise
@@ -164,13 +171,20 @@ class Labels:
             rows = session.execute(query.order_by(LabelVersion.image_id, LabelVersion.tag))
             return [(row[0], row[1]) for row in rows]
 
-    def images(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
-        """Ids of the images that have a label of a tag, of any of some systems."""
-        query = select(LabelVersion.image_id).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
-        if systems is not None:
-            query = query.where(LabelVersion.system.in_(list(systems)))
+    def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
+        """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
+        newest = _newest(tag, systems)
         with self._database.read() as session:
-            return set(session.scalars(query.distinct()))
+            rows = session.execute(select(LabelVersion.image_id, LabelVersion.state).where(LabelVersion.id.in_(newest)))
+            states = [(image_id, state) for image_id, state in rows]
+        return {image_id for image_id, _ in states} - {image_id for image_id, state in states if state in OPEN}
+
+    def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None) -> bool:
+        """Whether one image is among the finished ones."""
+        newest = _newest(tag, systems).where(LabelVersion.image_id == image_id)
+        with self._database.read() as session:
+            states = set(session.scalars(select(LabelVersion.state).where(LabelVersion.id.in_(newest))))
+        return bool(states) and states.isdisjoint(OPEN)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of images that are there and have a label, for each tag and system; the system ``""`` is any."""
@@ -229,6 +243,7 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
         automatic = select(LabelVersion.id).filter_by(image_id=submission.image_id, system=submission.system)
         query = automatic.where(LabelVersion.origin == "automatic").limit(1)
         origin = "manual" if session.scalar(query) is None else "corrected"
+    late = settle(session, submission.image_id, submission.holder, now()) if submission.holder else None
     return LabelVersion(
         image_id=submission.image_id,
         tag=submission.tag,
@@ -240,9 +255,17 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
         size_bytes=size_bytes,
         classes=submission.classes,
         annotated=to_json(submission.annotated),
-        warnings=submission.warnings,
+        warnings=[*submission.warnings, *([late] if late else [])],
         info=checked_info(submission.info),
     )
+
+
+def _newest(tag: str, systems: Iterable[str] | None) -> Select[Any]:
+    """Ids of the newest versions that count, of each image and system."""
+    newest = select(func.max(LabelVersion.id)).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
+    if systems is not None:
+        newest = newest.where(LabelVersion.system.in_(list(systems)))
+    return newest.group_by(LabelVersion.image_id, LabelVersion.system)
 
 
 def _of_system(query: Select[Any], system: str | None) -> Select[Any]:

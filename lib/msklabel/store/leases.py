@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.store.database import Database
 from msklabel.store.schema import Base, now
+
+LEASE_S = 3600.0
+"""For how long a scan is given by default, from each sign of activity."""
 
 
 class Lease(Base):
@@ -62,11 +65,11 @@ class Leases:
         self._database = database
         self._clock = clock
 
-    def take(self, candidates: Sequence[str], holder: str, seconds: float) -> str | None:
+    def take(self, candidates: Iterable[str], holder: str, seconds: float) -> str | None:
         """Give the holder the first candidate that is free or his own already.
 
         Args:
-            candidates: Image ids, the most wanted first; all of images that are recorded.
+            candidates: Ids of recorded images, the most wanted first; read as far as needed.
             holder: Who gets it.
             seconds: For how long; activity renews it for as long again.
 
@@ -88,6 +91,8 @@ class Leases:
 
     def renew(self, image_id: str, holder: str) -> bool:
         """Let a running lease begin anew; whether there is one."""
+        if self.held().get(image_id) != holder:
+            return False  # nobody else's write is waited for
         with self._database.write() as session:
             at = self._clock()
             lease = session.scalar(_running(at).where(Lease.image_id == image_id, Lease.holder == holder))
@@ -96,15 +101,21 @@ class Leases:
             lease.expires = at + timedelta(seconds=lease.seconds)
             return True
 
+    def renew_all(self, holder: str) -> None:
+        """Let all running leases of a holder begin anew."""
+        for lease in self.running():
+            if lease.holder == holder:
+                self.renew(lease.image_id, holder)
+
     def release(self, image_id: str, holder: str) -> bool:
         """Give a scan back; whether the holder had it."""
         with self._database.write() as session:
-            return self._release(session, image_id, holder)
+            return _end(session, image_id, holder, self._clock())
 
     def skip(self, image_id: str, holder: str) -> None:
         """Give a scan back and do not give it to this holder again, while there are others."""
         with self._database.write() as session:
-            self._release(session, image_id, holder)
+            _end(session, image_id, holder, self._clock())
             insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
             row = {"image_id": image_id, "holder": holder, "created": self._clock()}
             session.execute(insert(Skip).values(row).on_conflict_do_nothing())
@@ -123,19 +134,40 @@ class Leases:
         with self._database.read() as session:
             return set(session.scalars(select(Skip.image_id).filter_by(holder=holder)))
 
-    def newest(self, image_id: str, holder: str) -> Lease | None:
-        """The last lease of a holder on a scan, whether it runs or not."""
-        query = select(Lease).filter_by(image_id=image_id, holder=holder)
-        with self._database.read() as session:
-            return session.scalar(query.order_by(Lease.id.desc()).limit(1))
 
-    def _release(self, session: Session, image_id: str, holder: str) -> bool:
-        at = self._clock()
-        query = select(Lease).filter_by(image_id=image_id, holder=holder).where(Lease.released.is_(None))
-        leases = list(session.scalars(query))
-        for lease in leases:
-            lease.released = at
-        return any(lease.expires > at for lease in leases)
+def skipped_last(candidates: Iterable[str], skipped: Collection[str]) -> Iterator[str]:
+    """The same candidates, in the same order, with those that were skipped behind all others."""
+    later = []
+    for image_id in candidates:
+        if image_id in skipped:
+            later.append(image_id)
+        else:
+            yield image_id
+    yield from later
+
+
+def settle(session: Session, image_id: str, holder: str, at: datetime) -> str | None:
+    """End the holder's lease on a scan of which a label comes in, within the transaction that stores it.
+
+    Returns:
+        A sentence if the lease had run out or the scan is with somebody else; the label is kept all the same.
+    """
+    query = select(Lease).filter_by(image_id=image_id, holder=holder).where(Lease.released.is_(None))
+    late = any(lease.expires <= at for lease in session.scalars(query))
+    in_time = _end(session, image_id, holder, at)
+    other = session.scalar(_running(at).where(Lease.image_id == image_id, Lease.holder != holder).limit(1))
+    if other:
+        return f"the scan is with {other.holder} at present" + (", as the lease had run out" if late else "")
+    return "the lease on the scan had run out" if late and not in_time else None
+
+
+def _end(session: Session, image_id: str, holder: str, at: datetime) -> bool:
+    """Mark a holder's leases on a scan as released; whether one ran."""
+    query = select(Lease).filter_by(image_id=image_id, holder=holder).where(Lease.released.is_(None))
+    leases = list(session.scalars(query))
+    for lease in leases:
+        lease.released = at
+    return any(lease.expires > at for lease in leases)
 
 
 def _running(at: datetime) -> Select[Any]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Request
 from fastapi.concurrency import run_in_threadpool
 
 from msklabel.errors import UserError
-from msklabel.serve.context import AsUser, Context, Ctx
+from msklabel.serve.context import AsUser, Context, Ctx, holder_of
 from msklabel.serve.gate import address_of
 from msklabel.serve.options import STRATEGY, check_known, choose_options
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
 
 
-@router.post("/{strategy}", summary="Next scan to annotate; empty when there is none")
+@router.post("/{strategy}", summary="Next scan to annotate, for you alone for a time; empty when there is none")
 async def next_sample(
     request: Request, strategy: str, ctx: Ctx, user: AsUser, params: Annotated[dict[str, Any] | None, Body()] = None
 ) -> dict[str, Any]:
     strategies = (await ctx.info.get())["strategies"]
     check_known(strategy, strategies, "strategy")
     options = choose_options(params or {}, STRATEGY, strategies[strategy].get("config") or {})
-    who = user.name or options.get("client_id")
-    sample = await run_in_threadpool(_choose, ctx, strategy, options, who)
+    holder = holder_of(request, ctx, user, options.get("client_id"))
+    sample = await run_in_threadpool(_choose, ctx, strategy, options, holder)
     if sample:
         ctx.grants.give(address_of(request.scope, ctx.settings), sample["id"])
         if not ctx.is_local(request):
@@ -34,7 +34,7 @@ async def next_sample(
     return sample
 
 
-def _choose(ctx: Context, strategy: str, options: dict[str, Any], who: str | None) -> dict[str, Any]:
+def _choose(ctx: Context, strategy: str, options: dict[str, Any], who: str) -> dict[str, Any]:
     sample = ctx.app.next_sample({**options, "strategy": strategy, "client_id": who})
     if not sample:
         return {}

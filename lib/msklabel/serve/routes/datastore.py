@@ -16,7 +16,7 @@ from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
 from msklabel.errors import NotFound, UserError
-from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author
+from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author, holder_of, renew_lease
 from msklabel.serve.forms import multipart
 from msklabel.serve.uploads import parse_object, receive_form
 
@@ -76,8 +76,9 @@ def check_image(ctx: Ctx, user: AsUser, image: str, check_sum: str | None = None
 
 
 @router.get("/image", summary="Download an image; a DICOM series comes as a zip file")
-def get_image(ctx: Ctx, user: AsUser, image: str) -> Response:
+def get_image(request: Request, ctx: Ctx, user: AsUser, image: str) -> Response:
     path = Path(ctx.store.get_image_uri(image))
+    renew_lease(ctx, holder_of(request, ctx, user), image)
     if path.is_dir():
         folder = tempfile.mkdtemp(prefix="series-")
         task = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 
 from msklabel.errors import UserError
-from msklabel.serve.context import AsUser, Context, Ctx
+from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
 from msklabel.serve.errors import ClientGone, Forbidden
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import INFER, check_known, choose_options
@@ -56,6 +56,8 @@ async def infer(
         options = choose_options(form.json("params"), INFER, models[model].get("config") or {})
         if options.get("save_label") and not user.may("annotator"):
             raise Forbidden(f"{user.name or 'this client'} has the role {user.role}; save_label needs annotator")
+        holder = holder_of(request, ctx, user, options.get("client_id"))
+        await run_in_threadpool(renew_lease, ctx, holder, image)
         work = {**options, "model": model, **await run_in_threadpool(_input, ctx, form, image, session_id)}
         result = await _finish(request, ctx.inferences.submit(work))
         if options.get("save_label"):

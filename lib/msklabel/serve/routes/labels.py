@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 
 from msklabel.errors import NotFound
-from msklabel.serve.context import AsAnnotator, AsReviewer, AsUser, Context, Ctx, author
+from msklabel.serve.context import AsAnnotator, AsReviewer, AsUser, Context, Ctx, author, holder_of
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import LABEL, check_tag
 from msklabel.serve.uploads import parse_object, receive_form
@@ -25,14 +25,16 @@ async def save_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, 
     tag = check_tag(tag or _FINAL)
     async with receive_form(request, ctx.settings.max_json_bytes) as form:
         notes = author(user, {key: value for key, value in form.json("params").items() if key in LABEL})
-        answer = await run_in_threadpool(_save, ctx, image, form.needed("label"), tag, notes)
+        holder = holder_of(request, ctx, user, notes.get("client_id"))
+        answer = await run_in_threadpool(_save, ctx, image, form.needed("label"), tag, notes, holder)
     ctx.info.forget()
     return answer
 
 
-def _save(ctx: Context, image: str, file: Path, tag: str, notes: dict[str, Any]) -> dict[str, Any]:
-    label = ctx.store.save_label(image, str(file), tag, notes)
-    return {**(ctx.app.on_save_label(image, label) or {}), "image": image, "label": label}
+def _save(ctx: Context, image: str, file: Path, tag: str, notes: dict[str, Any], holder: str) -> dict[str, Any]:
+    version = ctx.store.submit(image, file, tag, notes, holder)
+    answer = {**(ctx.app.on_save_label(image, version.image_id) or {}), "image": image, "label": version.image_id}
+    return {**answer, "version": version.id, "warnings": version.warnings}
 
 
 @router.delete("/label", summary="Remove a label")

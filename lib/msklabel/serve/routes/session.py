@@ -14,7 +14,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from msklabel.errors import UserError
 from msklabel.imaging.read import read_scan
-from msklabel.serve.context import AsUser, Context, Ctx
+from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
 from msklabel.serve.forms import multipart
 from msklabel.serve.received import checked_file, checked_series
 from msklabel.serve.sessions import describe_session, find_session
@@ -32,6 +32,7 @@ async def create_session(
     async with receive_form(request, ctx.settings.max_json_bytes) as form:
         form.needed("files")
         session_id, session = await run_in_threadpool(_create, ctx, form.files["files"], expiry)
+    await run_in_threadpool(renew_lease, ctx, holder_of(request, ctx, user))
     return {"session_id": session_id, "session_info": describe_session(session, ctx.is_local(request))}
 
 
