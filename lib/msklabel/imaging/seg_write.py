@@ -21,6 +21,7 @@ from msklabel.imaging.geometry import same_grid
 from msklabel.imaging.scan import ImageError, LabelMap
 from msklabel.system import Label
 
+MANUFACTURER = "msklabel"
 _CATEGORIES = {
     "anatomical_structure": CodedConcept("123037004", "SCT", "Anatomical Structure"),
     "tissue": CodedConcept("85756007", "SCT", "Tissue"),
@@ -89,7 +90,7 @@ def write_seg(
         series_number=9000,
         sop_instance_uid=generate_uid(),
         instance_number=1,
-        manufacturer="msklabel",
+        manufacturer=MANUFACTURER,
         manufacturer_model_name=f"msklabel {system}",
         software_versions=__version__,
         device_serial_number=content[:16],

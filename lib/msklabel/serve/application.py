@@ -17,7 +17,9 @@ from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
 from msklabel.serve.context import Context
+from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import ErrorAnswers, add_handlers
+from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
@@ -25,6 +27,7 @@ from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
 from msklabel.serve.users import load_users
+from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -42,7 +45,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     """
     users = load_users(settings.token_file) if settings.token_file else None
     info = InfoCache(app.info)
-    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.studies, app.conf)
+    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
     context = Context(
         app=app,
@@ -53,6 +56,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         jobs=JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget()),
         info=info,
         scratch=Scratch(state),
+        proxy=DicomwebProxy(app.pacs) if app.pacs else None,
+        exchange=_exchange(app, info),
     )
     api = FastAPI(
         title="msklabel",
@@ -96,13 +101,26 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
+    if context.exchange:
+        context.exchange.start()
     try:
         yield
     finally:
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
         context.info.close()
+        if context.exchange:
+            await run_in_threadpool(context.exchange.close)
+        if context.proxy:
+            await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
+
+
+def _exchange(app: MskLabelApp, info: InfoCache) -> Exchange | None:
+    """With the PACS, where the studies lie in one."""
+    if app.pacs is None:
+        return None
+    return Exchange(SegmentationExchange(app.datastore().store, app.pacs), info.forget)
 
 
 def _devices(app: MskLabelApp) -> list[str]:

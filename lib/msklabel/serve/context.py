@@ -10,7 +10,9 @@ from fastapi import Depends, Request
 
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import Forbidden
+from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
@@ -37,6 +39,8 @@ class Context:
         jobs: Training, scoring, batch inference.
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
+        proxy: To the PACS, where the studies lie in one.
+        exchange: Of segmentations with it.
     """
 
     app: MskLabelApp
@@ -47,6 +51,8 @@ class Context:
     jobs: JobRunner
     info: InfoCache
     scratch: Scratch
+    proxy: DicomwebProxy | None = None
+    exchange: Exchange | None = None
 
     @property
     def store(self) -> Any:

@@ -93,7 +93,7 @@ def _greet(app: MskLabelApp, settings: ServeSettings) -> None:
     address = f"http://{host}:{settings.port}"
     images = app.datastore().status().get("total", 0)
     lines = [
-        f"[bold]{address}[/bold]   {images} scans in {app.options.studies}",
+        f"[bold]{address}[/bold]   {images} scans in {app.given_studies}",
         "",
         "In 3D Slicer: install the extension MONAILabel, open the module [bold]MONAI Label[/bold],",
         f"  enter {address} as MONAI Label server, press the green arrow, then [bold]Next Sample[/bold].",

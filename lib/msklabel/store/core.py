@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from msklabel.store.names import checked_info, checked_tag
 from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
 from msklabel.store.scores import Scores
+from msklabel.store.source import FolderSource, Source
 from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
@@ -40,6 +42,7 @@ class TrainingPair:
 
     Attributes:
         patient: What a split must keep together.
+        locate: Gives the path of the scan; from a PACS it is fetched where it is not there.
         site: Where the scan was made, where that is known.
         annotated: What of the scan the label speaks of; the rest is unknown.
         state: ``submitted``, or ``accepted`` by a reviewer.
@@ -47,13 +50,18 @@ class TrainingPair:
 
     image_id: str
     patient: str
-    image: Path
+    locate: Callable[[], Path]
     label: Path
     sha256: str
     site: str | None
     version_id: int
     annotated: Annotated
     state: str
+
+    @property
+    def image(self) -> Path:
+        """Path of the scan."""
+        return self.locate()
 
 
 class Store:
@@ -65,6 +73,7 @@ class Store:
         systems: The systems that labels can belong to, by name.
         models: Name of the system of each model name that a request may use; left out: the systems' own names.
         database: URL of a PostgreSQL database; a SQLite file in ``state`` by default.
+        source: Makes the source of the images from ``studies`` and the names of channels; the folder by default.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Store:
         systems: Mapping[str, System],
         models: Mapping[str, str] | None = None,
         database: str | None = None,
+        source: Callable[[Path, list[str]], Source] | None = None,
     ) -> None:
         self.studies = studies.resolve()
         self.state = state.resolve()
@@ -81,7 +91,9 @@ class Store:
         self.models = {**{name: name for name in systems}, **(models or {})}
         self._database = Database(self.state / "msklabel.db", database)
         channels = {name for system in systems.values() if len(system.channels) > 1 for name in system.channels}
-        self.images = Images(self._database, self.studies, (self.state,), sorted(channels))
+        folder = FolderSource(self.studies, (self.state,), sorted(channels))
+        self.source: Source = source(self.studies, sorted(channels)) if source else folder
+        self.images = Images(self._database, self.source, (self.state,), sorted(channels))
         self.labels = Labels(self._database, self.state / "labels")
         self.reviews = Reviews(self._database)
         self.leases = Leases(self._database)
@@ -93,6 +105,8 @@ class Store:
     def open(self) -> None:
         """Make what is missing, read the folder, and import labels of an existing MONAI Label folder."""
         self.state.mkdir(parents=True, exist_ok=True)
+        if not self.source.takes_uploads:
+            self.studies.mkdir(parents=True, exist_ok=True)
         with FileLock(self.state / ".open.lock"):
             self._database.create()
             self.labels.tidy()
@@ -174,7 +188,7 @@ class Store:
             TrainingPair(
                 image_id=image.id,
                 patient=patient_of(image),
-                image=self.studies / str(image.file),
+                locate=partial(self.images.path, image.id),
                 label=self.labels.file(version),
                 sha256=version.sha256,
                 site=str(image.info["site"]) if image.info.get("site") else image.site,

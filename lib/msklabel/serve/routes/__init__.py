@@ -7,6 +7,7 @@ from msklabel.serve.routes import (
     auth,
     batch,
     datastore,
+    dicomweb,
     infer,
     info,
     labels,
@@ -33,4 +34,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     scoring.router,
     session.router,
     logs.router,
+    dicomweb.router,
 )
