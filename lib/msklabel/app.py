@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -18,15 +19,21 @@ from monailabel.utils.sessions import Sessions
 
 from msklabel import __version__
 from msklabel.catalogue import load_catalogue
-from msklabel.choose.task import DiceScoring, strategies
+from msklabel.choose.heatmap import heatmap_png
+from msklabel.choose.task import DEFAULT, Choosers, DiceScoring, SummaryScoring, strategies
 from msklabel.errors import NotFound, UserError
+from msklabel.imaging.annotated import Annotated
+from msklabel.jobs.precedence import PRECEDENCE, waiter
 from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
+from msklabel.predict.interpolate import StoredLabel
 from msklabel.predict.served import ServedModel
-from msklabel.predict.task import THRESHOLD_SUFFIX, ClassicalTask, ModelTask
+from msklabel.predict.source import read_for
+from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.labels import FINAL, ORIGINAL
 from msklabel.store.pacs import Pacs
 from msklabel.store.source import PacsSource
 
@@ -53,6 +60,7 @@ class MskLabelApp(MONAILabelApp):
         self.given_studies = studies
         pacs = self.options.pacs
         self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
+        self.choosers = Choosers(self.versions)
         super().__init__(
             app_dir=app_dir,
             studies=str(self.options.studies),
@@ -79,36 +87,54 @@ class MskLabelApp(MONAILabelApp):
         return PacsSource(self.pacs, root, modalities, channels, self.options.pacs.cache_bytes)
 
     def init_infers(self) -> dict[str, InferTask]:
-        """One model for each system, and its training-free draft where it has one."""
+        """One model for each system, its training-free draft where it has one, and interpolation."""
         tasks: dict[str, InferTask] = {}
         for name, system in self.systems.items():
             tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
+        tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)
         return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One trainer for each system."""
         store: Any = self.datastore()
         return {
-            name: SystemTrainTask(system, self.versions, store.training_pairs, self.options.device)
+            name: SystemTrainTask(
+                system,
+                self.versions,
+                store.training_pairs,
+                store.store,
+                self.options.device,
+                self.options.cache_bytes,
+                self.options.mlflow,
+            )
             for name, system in self.systems.items()
         }
 
     def init_strategies(self) -> dict[str, Strategy]:
         """All strategies."""
-        return strategies()
+        return strategies(self.choosers)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """All scoring methods."""
-        return {"dice": DiceScoring()}
+        device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        wait = waiter(self.options.state / PRECEDENCE)
+        return {"dice": DiceScoring(), "summary": SummaryScoring(self.choosers, self.versions, device, wait)}
+
+    def background(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring the scores up to date, a part at a time, while nobody waits for anything else."""
+        result: dict[str, Any] = self.scoring({**request, "method": "summary"})
+        return result
 
     def info(self) -> dict[str, Any]:
         """What clients list; models that can be used come first, because 3D Slicer runs the first one by itself."""
         info: dict[str, Any] = super().info()
         models: dict[str, dict[str, Any]] = info["models"]
         untrained = [name for name, model in models.items() if model.get("version", "") is None]
-        info["models"] = {name: models[name] for name in sorted(models, key=untrained.__contains__)}
+        info["models"] = {
+            name: models[name] for name in sorted(models, key=lambda name: (name == INTERPOLATE, name in untrained))
+        }
         return info
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,12 +149,37 @@ class MskLabelApp(MONAILabelApp):
         Raises:
             NotFound: If there is no such strategy.
         """
-        name = str(request.get("strategy") or "random")
+        name = str(request.get("strategy") or DEFAULT)
         strategy = self._strategies.get(name)
         if strategy is None:
             raise NotFound(f"there is no strategy {name!r}; strategies: {', '.join(self._strategies)}")
         chosen = strategy(request, self.datastore())
         return {**chosen, "path": self.datastore().get_image_uri(chosen["id"])} if chosen else {}
+
+    def scores_progress(self) -> dict[str, dict[str, Any]]:
+        """How far the scores of each system are up to date."""
+        store: Any = self.datastore()
+        return self.choosers(store.store).progress()
+
+    def heatmap(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw a slice of a scan with the uncertainty of a model on it.
+
+        Args:
+            request: ``heatmap``, name of the model; ``image``, a path that the caller vouches for; ``slice``.
+
+        Returns:
+            ``png``, the picture.
+
+        Raises:
+            NotFound: If there is no such model, or it is none that is trained.
+            UserError: If the scan does not fit, or there is no such slice.
+        """
+        task = self._infers.get(str(request["heatmap"]))
+        if not isinstance(task, ModelTask):
+            named = [name for name, known in self._infers.items() if isinstance(known, ModelTask)]
+            raise NotFound(f"there is no trained model {request['heatmap']!r}; models: {', '.join(named)}")
+        scan = read_for(task.system, request["image"])
+        return {"png": task.model.apply(lambda engine: heatmap_png(engine, scan, int(request.get("slice", -1))))}
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Segment one image.
@@ -149,13 +200,17 @@ class MskLabelApp(MONAILabelApp):
         upload = request.get("image_file") or self._session_scan(request)
         if upload is None and not isinstance(request.get("image"), str):
             raise UserError("which image? Give the identifier of one in the datastore")
-        result, params = task({**request, "image": str(upload or store.get_image_uri(request["image"]))})
+        scan = {"image": str(upload)} if upload else {"image_id": request["image"]}
+        if upload is None:
+            scan["image"] = store.get_image_uri(request["image"])
+        result, params = task({**request, **scan})
         tag = DefaultLabelTag.ORIGINAL.value
         if request.get("label_tag"):
             tag = str(getattr(request["label_tag"], "value", request["label_tag"]))
         label = result
         if request.get("save_label") and upload is None:
             info = {"model": request["model"], "params": params}
+            info |= {"system": params["system"]} if params.get("system") else {}
             label = store.save_label(request["image"], result, tag, info)
         return {"label": label, "tag": tag, "file": result, "params": params}
 
@@ -188,6 +243,40 @@ class MskLabelApp(MONAILabelApp):
         if errors and len(errors) == len(images):
             raise UserError(f"none of {len(images)} images could be segmented; the first: {errors[0]}")
         return results
+
+    def _stored_label(self, image_id: str, system: str) -> StoredLabel:
+        """The newest finished label of an image, else its newest automatic one.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        labels = self.datastore().store.labels
+        tags = {version.tag for version in labels.history(image_id, system=system) if version.withdrawn is None}
+        if not tags:
+            raise NotFound(f"image {image_id!r} has no label{f' of {system}' if system else ''} yet; submit it first")
+        tag = FINAL if FINAL in tags else ORIGINAL if ORIGINAL in tags else sorted(tags)[0]
+        version = labels.newest(image_id, tag, system)
+        kept = getattr(version, "annotated", None) or {}
+        classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
+        return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
+
+    def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
+        """Two versions of a system on its frozen validation scans.
+
+        Args:
+            system: Name of the system.
+            a: Version.
+            b: Version.
+            measure: Whether to predict where a version was not measured yet.
+
+        Raises:
+            NotFound: If there is no such system or version.
+            Conflict: If both were measured on no common case.
+        """
+        task = self._trainers.get(system)
+        if not isinstance(task, SystemTrainTask):
+            raise NotFound(f"there is no system {system!r}; systems: {', '.join(self._trainers)}")
+        return task.compare(a, b, measure)
 
     def _session_scan(self, request: Mapping[str, Any]) -> str | None:
         """The scan of a session, which MONAI Label's own server hands over as the path of its file."""

@@ -19,6 +19,12 @@ class Conflict(UserError):
     status = 409
 
 
+class ReadOnly(UserError):
+    """Nothing can be stored at present: the database is damaged."""
+
+    status = 503
+
+
 class StorageFull(UserError):
     """The disk is full; nothing was written."""
 

@@ -21,6 +21,10 @@ _KEYS = {
     "dicomweb_password_file": "file that holds the password of that user",
     "pacs_cache_gib": "most that is kept of the series fetched from a PACS, GiB (50)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
+    "auto_train": "true or false: train by itself on new labels (true)",
+    "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",
+    "cache_gb": "most disk for prepared scans (20)",
+    "mlflow": "address or folder of an MLflow store, which records trainings (MLFLOW_TRACKING_URI)",
 }
 _OF_MONAI_LABEL = {"server_mode"}
 
@@ -75,6 +79,10 @@ class Options:
         device: Where to predict and train; None chooses.
         database: URL of a PostgreSQL database; None is a file in the state folder.
         lease_s: For how long a scan is given to one annotator.
+        auto_train: Whether the server trains by itself on new labels.
+        train_after: How much it waits for, by system; ``""`` for all others.
+        cache_bytes: Most disk for prepared scans.
+        mlflow: Where trainings are recorded beside TensorBoard's files; None for nowhere.
         pacs: Where the studies are, if they are on a DICOMweb server; ``studies`` then holds what was fetched.
     """
 
@@ -86,6 +94,10 @@ class Options:
     device: str | None
     database: str | None = None
     lease_s: float = 3600.0
+    auto_train: bool = True
+    train_after: tuple[tuple[str, str], ...] = (("", "10,60"),)
+    cache_bytes: int = 20 << 30
+    mlflow: str | None = None
     pacs: PacsOptions | None = None
 
     @classmethod
@@ -117,6 +129,10 @@ class Options:
             device=device,
             database=conf.get("database") or None,
             lease_s=60 * _minutes(conf, "lease_minutes", 60.0),
+            auto_train=_switch(conf.get("auto_train", "true"), "auto_train"),
+            train_after=_train_after(conf.get("train_after", "")),
+            cache_bytes=_gigabytes(conf.get("cache_gb", "20"), "cache_gb"),
+            mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
             pacs=pacs,
         )
 
@@ -135,6 +151,29 @@ def _minutes(conf: Mapping[str, str], key: str, default: float) -> float:
     if not 1 / 60 <= minutes <= 7 * 24 * 60:
         raise ConfigError(f"--conf {key}: {text!r}; expected minutes, from 1/60 to {7 * 24 * 60}")
     return minutes
+
+
+def _switch(value: str, key: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"--conf {key}: {value!r}; one of true or false")
+    return value.lower() == "true"
+
+
+def _gigabytes(value: str, key: str) -> int:
+    if not re.fullmatch(r"\d+(\.\d+)?", value):
+        raise ConfigError(f"--conf {key}: {value!r}; a number of gigabytes, such as 20 or 0.5")
+    return int(float(value) * 2**30)
+
+
+def _train_after(value: str) -> tuple[tuple[str, str], ...]:
+    """Waits by system, the one for all others first."""
+    found = {"": "10,60"}
+    for part in filter(None, value.split(";")):
+        system, _, wait = part.rpartition("=")
+        if not re.fullmatch(r"[1-9]\d*,\d+(\.\d+)?", wait) or float(wait.split(",")[1]) <= 0:
+            raise ConfigError(f"--conf train_after: {part!r}; LABELS,MINUTES or SYSTEM=LABELS,MINUTES, such as 10,60")
+        found[system] = wait
+    return tuple(found.items())
 
 
 def describe_keys() -> str:

@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -24,191 +22,28 @@ from pydantic import (
 from typing_extensions import Self
 
 from msklabel.errors import UserError
+from msklabel.sections import (
+    Choose,
+    Label,
+    Name,
+    Network,
+    Percentile,
+    Postprocess,
+    Predict,
+    ReferenceSlice,
+    Section,
+    Thresholds,
+    Train,
+    Variant,
+    Window,
+    ZScore,
+)
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-Axis = Annotated[int, Field(ge=0, le=2)]
 PAPER = "paper"
 
 
 class ConfigError(UserError):
     """A configuration that cannot be used: names the file, the key, the value and what would be right."""
-
-
-class Section(BaseModel):
-    """A part of a System: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Label(Section):
-    """One structure that a system segments.
-
-    Attributes:
-        index: Voxel value in label maps, from 1; 0 is background.
-        code: ``SCHEME:value``; ``SCT`` for SNOMED CT, ``99MSKLABEL`` for our private scheme.
-        color: Red, green, blue, each 0 to 255.
-        category: What DICOM calls it where it is stored as a segment.
-    """
-
-    index: PositiveInt
-    code: Annotated[str, Field(pattern=r"^(SCT:\d+|99MSKLABEL:[A-Z][A-Z0-9_]*)$")]
-    color: tuple[Byte, Byte, Byte]
-    category: Literal["anatomical_structure", "tissue"] = "anatomical_structure"
-
-
-class Window(Section):
-    """Map [lower, upper] to 0..1 with clipping, then raise to the power gamma. In HU for CT."""
-
-    kind: Literal["window"]
-    lower: float
-    upper: float
-    gamma: PositiveFloat = 1.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lower >= self.upper:
-            raise ValueError(f"lower ({self.lower:g}) must be below upper ({self.upper:g})")
-        return self
-
-
-class ZScore(Section):
-    """Subtract the mean and divide by the standard deviation over the foreground, per channel."""
-
-    kind: Literal["zscore"]
-
-
-class Percentile(Section):
-    """Map two percentiles of the foreground to 0..1 with clipping, per channel."""
-
-    kind: Literal["percentile"]
-    lower_percent: Annotated[float, Field(ge=0, lt=100)] = 0.5
-    upper_percent: Annotated[float, Field(gt=0, le=100)] = 99.5
-
-
-class Network(BaseModel):
-    """Name of a registered network and its own parameters, which its builder checks."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
-
-
-class Augment(Section):
-    """Random changes of training crops; a value of 0 switches one off.
-
-    Attributes:
-        rotate_degrees: Largest rotation in the axial plane, degrees.
-        scale_fraction: Largest relative change of size.
-        noise_sd: Largest standard deviation of Gaussian noise, in units of the normalised image.
-        contrast_fraction: Largest relative change of contrast.
-        mirror_axes: Axes (0 left-right, 1 front-back, 2 up-down) mirrored with probability 1/2.
-    """
-
-    rotate_degrees: NonNegativeFloat = 0
-    scale_fraction: Fraction = 0
-    noise_sd: NonNegativeFloat = 0
-    contrast_fraction: Fraction = 0
-    mirror_axes: tuple[Axis, ...] = ()
-
-
-class Train(Section):
-    """A paper's training recipe.
-
-    Attributes:
-        learning_rate: Initial learning rate.
-        batch: Crops per optimiser step.
-        epochs: Passes over the training scans.
-        crops_per_scan: Crops drawn from a scan in an epoch; left out in 2D: each annotated slice once.
-        foreground_fraction: Share of crops centred on a labelled voxel.
-        plateau_epochs: With ``plateau``: epochs without a better validation loss before the rate is halved.
-        stop_epochs: Stop after so many epochs without a better validation loss; left out: never.
-        folds: Cross-validation folds, split by patient.
-    """
-
-    loss: Literal["cross_entropy", "dice", "dice_cross_entropy"]
-    optimizer: Literal["adam", "adamw", "sgd"]
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat = 0
-    momentum: Fraction = 0
-    schedule: Literal["constant", "polynomial", "plateau"] = "constant"
-    plateau_epochs: PositiveInt | None = None
-    stop_epochs: PositiveInt | None = None
-    batch: PositiveInt
-    epochs: PositiveInt
-    folds: PositiveInt = 1
-    crops_per_scan: PositiveInt | None = None
-    foreground_fraction: Fraction = 0
-    deep_supervision: bool = False
-    augment: Augment = Augment()
-
-    @model_validator(mode="after")
-    def _plateau_has_epochs(self) -> Self:
-        if (self.schedule == "plateau") != (self.plateau_epochs is not None):
-            raise ValueError("plateau_epochs belongs to schedule: plateau, and to no other")
-        return self
-
-
-class Predict(Section):
-    """Sliding-window prediction.
-
-    Attributes:
-        overlap: Share of a window that its neighbour covers again.
-        blend: Weight of a voxel by its place in the window.
-        mirror_axes: Also predict mirrored along each of these axes and average.
-    """
-
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    blend: Literal["gaussian", "constant"] = "gaussian"
-    mirror_axes: tuple[Axis, ...] = ()
-    batch: PositiveInt = 2
-    ensemble: Literal["mean", "majority"] = "mean"
-
-
-class Postprocess(Section):
-    """Clean-up of predicted labels, by label name.
-
-    Attributes:
-        largest_component: Keep only the largest connected part of each.
-        fill_holes: Fill enclosed background of each, slice by slice in 2D systems.
-    """
-
-    largest_component: tuple[str, ...] = ()
-    fill_holes: tuple[str, ...] = ()
-
-
-class Thresholds(Section):
-    """A training-free first segmentation by Hounsfield thresholds and anatomy, all in HU.
-
-    Attributes:
-        method: Name of the algorithm in ``msklabel.predict.classical``; it gives the labels that it knows by name.
-        source: Where the values come from.
-        hu: The algorithm's limits by name; those left out keep its own defaults.
-    """
-
-    method: str
-    source: str
-    hu: dict[str, float] = {}
-
-
-class Variant(Section):
-    """A second model of a system, fine-tuned for scans that the first was not made for.
-
-    Attributes:
-        title: What it is for.
-        fat_fraction_from_percent: It takes the scans whose mean fat fraction over the segmented muscles is at least
-            this, in training and in prediction.
-        train: What differs from the system's recipe.
-    """
-
-    title: str
-    fat_fraction_from_percent: Annotated[float, Field(ge=0, le=100)]
-    train: dict[str, Any] = {}
 
 
 class System(Section):
@@ -224,6 +59,7 @@ class System(Section):
         patch_voxels: Network input along each axis; the last is 1 in 2D.
         laterality: ``mirror_halves`` splits at the mid-sagittal plane and mirrors the left half.
         variants: Further models with the same network and labels, by name.
+        demo_labels: Labels that ``msklabel demo`` submits before each of its trainings.
         profile: The profile that is in force.
         profiles: Other profiles: partial overrides of this file.
     """
@@ -235,7 +71,7 @@ class System(Section):
     channels: Annotated[tuple[Name, ...], Field(min_length=1)]
     dimensions: Literal[2, 3]
     labels: Annotated[dict[Name, Label], Field(min_length=1)]
-    groups: dict[Name, tuple[str, ...]] = {}
+    groups: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     orientation: Annotated[str, Field(pattern=r"^[RL][AP][SI]$")] = "RAS"
     spacing_mm: tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None]
     intensity: Annotated[Window | ZScore | Percentile, Field(discriminator="kind")]
@@ -244,12 +80,15 @@ class System(Section):
     network: Network
     train: Train
     predict: Predict = Predict()
+    choose: Choose = Choose()
     postprocess: Postprocess = Postprocess()
     thresholds: Thresholds | None = None
     quantities: tuple[str, ...] = ()
-    variants: dict[Name, Variant] = {}
+    reference_slice: ReferenceSlice | None = None
+    variants: dict[Name, Variant] = Field(default_factory=dict)
+    demo_labels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 2, 4)
     profile: Name = PAPER
-    profiles: dict[Name, dict[str, Any]] = {}
+    profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("labels")
     @classmethod
@@ -270,11 +109,16 @@ class System(Section):
             unknown = [name for name in names if name not in self.labels]
             if unknown:
                 raise ValueError(f"{key}: {unknown} is no label of this system; labels: {', '.join(self.labels)}")
+        for group in self.reference_slice.bone if self.reference_slice else ():
+            if group not in self.groups:
+                raise ValueError(f"reference_slice.bone: no group {group!r}; groups: {', '.join(self.groups)}")
         if (self.patch_voxels[2] == 1) != (self.dimensions == 2):
             raise ValueError(
                 f"patch_voxels {list(self.patch_voxels)}: the last must be 1 in 2D and more in 3D (dimensions: "
                 f"{self.dimensions})"
             )
+        if self.laterality == "mirror_halves" and 0 in self.choose.flip_axes:
+            raise ValueError("choose.flip_axes: with mirror_halves both sides are seen as right ones already")
         for name, variant in self.variants.items():
             unknown = [key for key in variant.train if key not in Train.model_fields]
             if unknown:

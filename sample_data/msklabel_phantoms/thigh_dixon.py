@@ -33,7 +33,7 @@ LABELS = {
 }  # fmt: skip
 
 # Water and fat signal of each tissue, in stored units. Fat has some water, and pure muscle a little fat in its cells.
-_WATER_FAT = {
+WATER_FAT = {
     "skin": (700, 300), "fat": (90, 1900), "organ": (1500, 40), "gas": (0, 0), "muscle": (1480, 25),
     "vessel": (1700, 20), "fluid": (1300, 40), "cortex": (70, 25), "marrow": (220, 1600),
 }  # fmt: skip
@@ -122,22 +122,40 @@ def generate_thigh_dixon(
         ValueError: A shape or spacing is not three positive numbers, or there is no such stage.
     """
     maps = dixon_water_fat(rng, shape=shape, spacing_mm=spacing_mm, stage=stage)
+    water, fat = maps.image
+    image, noise_sd = stored(rng, (np.abs(water - fat), water + fat), maps.spacing_mm)
+    return Phantom(image, maps.labels, maps.affine, {**maps.facts, "noise_sd": round(noise_sd, 1)})
+
+
+def stored(
+    rng: np.random.Generator, signals: Sequence[Array], spacing_mm: Sequence[float]
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Return signals as a scanner stores them, under one uneven coil and with Rician noise.
+
+    Args:
+        rng: Source of randomness.
+        signals: Magnitudes, each of shape (X, Y, Z).
+        spacing_mm: Voxel size.
+
+    Returns:
+        Whole numbers from 0 to 4095, shape (C, X, Y, Z), and the standard deviation of the noise.
+    """
     bias_field = SmoothField(rng, (130, 110, 190))
     gain, noise_sd = float(rng.uniform(0.85, 1.1)), float(rng.uniform(18, 40))
-    axes = (voxel_centres_mm(count, size_mm) for count, size_mm in zip(maps.labels.shape, maps.spacing_mm, strict=True))
+    axes = (voxel_centres_mm(count, size_mm) for count, size_mm in zip(signals[0].shape, spacing_mm, strict=True))
     sensitivity = gain * np.exp(np.float32(_BIAS) * bias_field.on_grid(*axes))
-    image = np.empty_like(maps.image)
-    for channel, sign in enumerate((-1, 1)):
-        signal = np.abs(maps.image[0] + sign * maps.image[1]) * sensitivity
+    image = np.empty((len(signals), *signals[0].shape), np.float32)
+    for channel, ideal in enumerate(signals):
+        signal = ideal * sensitivity
         real, imaginary = (noise_sd * rng.standard_normal(signal.shape, dtype=np.float32) for _ in range(2))
         image[channel] = np.clip(np.rint(np.hypot(signal + real, imaginary)), 0, 4095)
-    return Phantom(image, maps.labels, maps.affine, {**maps.facts, "noise_sd": round(noise_sd, 1)})
+    return image, noise_sd
 
 
 def _signal(patient: ThighPatient, grid: Grid, geometry: ThighGeometry, seen: View, channel: int) -> Array:
     """Return the water (0) or fat (1) signal of everything."""
     texture = 1 + 0.02 * patient.fields["texture"].on_grid(grid.x_mm, grid.y_mm, grid.z_mm)
-    values: dict[str, float | Array] = {name: float(signals[channel]) for name, signals in _WATER_FAT.items()}
+    values: dict[str, float | Array] = {name: float(signals[channel]) for name, signals in WATER_FAT.items()}
     for name in ("muscle", "fat", "marrow"):
         values[name] = values[name] * texture
     canvas = np.zeros(grid.shape, np.float32)

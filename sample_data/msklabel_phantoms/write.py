@@ -68,20 +68,21 @@ def write_phantoms(
     for index in range(count):
         phantom = generate(system, seed, index, shape, spacing_mm)
         name = f"{system}_{seed}_{index:03d}.nii.gz"
-        _save(phantom.labels, phantom, out / "truth" / name)
+        save_nifti(phantom.labels, phantom.affine, out / "truth" / name)
         _add_facts(out / "facts.csv", {"image": name, "system": system, "seed": seed, "index": index, **phantom.facts})
         image = phantom.image[0] if len(phantom.image) == 1 else np.moveaxis(phantom.image, 0, -1)
         whole_numbers = bool((image == np.rint(image)).all()) and float(np.abs(image).max()) < 2**15
-        _save(image.astype(np.int16) if whole_numbers else image, phantom, out / "images" / name)
+        voxels = image.astype(np.int16) if whole_numbers else image
+        save_nifti(voxels, phantom.affine, out / "images" / name)
         yield out / "images" / name
 
 
-def _save(voxels: npt.NDArray[np.generic], phantom: Phantom, path: Path) -> None:
+def save_nifti(voxels: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], path: Path) -> None:
     """Write a NIfTI file under another name beside its folder, then move it into place."""
-    nifti = nib.Nifti1Image(voxels, phantom.affine)
+    nifti = nib.Nifti1Image(voxels, affine)
     nifti.header.set_xyzt_units("mm")
-    nifti.set_qform(phantom.affine, code=1)
-    nifti.set_sform(phantom.affine, code=1)
+    nifti.set_qform(affine, code=1)
+    nifti.set_sform(affine, code=1)
     partial = path.parent.parent / f".partial-{os.getpid()}-{path.name}"
     try:
         nib.save(nifti, partial)

@@ -144,10 +144,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
 
 def test_info_lists_models_trainer_strategies_and_scoring(site: Site) -> None:
     info = site.client.info()
-    assert list(info["models"]) == [DRAFT, SYSTEM]  # 3D Slicer runs the first one on each new scan
+    assert list(info["models"]) == [DRAFT, SYSTEM, "interpolate"]  # 3D Slicer runs the first one on each new scan
     assert set(info["trainers"]) == {SYSTEM}
     assert {"random", "first"} <= set(info["strategies"])
-    assert set(info["scoring"]) == {"dice"}
+    assert set(info["scoring"]) == {"dice", "summary"}
     assert info["labels"][:2] == ["cortical_bone", "trabecular_bone"]
     assert info["datastore"]["total"] == COUNT
 
@@ -198,8 +198,17 @@ def test_training_runs_in_a_child_process_and_the_trained_model_is_served(labell
     assert any("epoch 2 of 2" in line for line in done["details"])
 
     info = labelled.client.info()
-    assert list(info["models"]) == [SYSTEM, DRAFT]
-    assert info["models"][SYSTEM]["version"]
+    assert list(info["models"]) == [
+        DRAFT,
+        SYSTEM,
+        "interpolate",
+    ]  # two epochs do not beat the draft: the version is kept
+    studies = labelled.folder / "images"
+    program = Path(sys.prefix) / "bin" / "msklabel"
+    subprocess.run([program, "rollback", SYSTEM, "0001", "--studies", studies], check=True)
+    info = labelled.client.info()
+    assert list(info["models"]) == [SYSTEM, DRAFT, "interpolate"]
+    assert info["models"][SYSTEM]["version"] == "0001"
     assert (info["train_stats"][SYSTEM]["epoch"], info["train_stats"][SYSTEM]["total_epochs"]) == (2, 2)
     file, params = labelled.client.infer(SYSTEM, labelled.images[-1], dict(FOR_SLICER))
     predicted = read_labels(file)

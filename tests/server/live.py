@@ -87,7 +87,7 @@ class Site:
         return {
             str(path.relative_to(self.studies)): _digest(path)
             for path in sorted(self.studies.rglob("*"))
-            if not path.name.startswith(("msklabel.db", ".open.lock")) and "logs" not in path.parts
+            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock")) and "logs" not in path.parts
         }
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ def start(
         env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
     )
     site = Site(studies, process, token=ANNOTATOR_TOKEN if tokens else None, phantoms=phantoms)
-    for _ in range(900):
+    for _ in range(900):  # a machine that tests other things, too, takes its time
         words = (folder / "said").read_text(encoding="utf-8", errors="replace")
         if process.poll() is not None:
             raise RuntimeError(f"the server ended:\n{words}")

@@ -293,4 +293,4 @@ def test_errors_of_a_label_do_not_hinder_the_next(open_site: Site, tmp_path: Pat
     file = write_label(tmp_path / "label.nii.gz", phantom.labels, phantom.affine)
     with file.open("rb") as stream:
         answer = open_site.ask("PUT", "/datastore/label?image=hip_2", files={"label": stream})
-    assert answer.json() == {"image": "hip_2", "label": "hip_2"}
+    assert answer.json() == {"image": "hip_2", "label": "hip_2", "version": 1, "warnings": []}

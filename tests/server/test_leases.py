@@ -20,7 +20,8 @@ def site(leased: Site) -> Site:
     with sqlite3.connect(leased.state / "msklabel.db", timeout=30) as database:
         database.execute("DELETE FROM lease")
         database.execute("DELETE FROM skip")
-        database.execute("UPDATE label_version SET withdrawn = created")
+    for image in IMAGES:
+        leased.ask("DELETE", f"/datastore/label?id={image}&tag=final", ADA)
     return leased
 
 

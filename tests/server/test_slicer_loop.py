@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 import nibabel as nib
 import numpy as np
 import pytest
-from live import DRAFT, IMAGES, SYSTEM, Site, wait_for, write_label
+from live import ADMIN_TOKEN, DRAFT, IMAGES, SYSTEM, Site, wait_for, write_label
 
 from msklabel.catalogue import load_catalogue
 from msklabel.imaging.read import read_labels, read_scan
@@ -81,7 +81,13 @@ def _train_and_infer(site: Site, folder: Path) -> None:
     assert not site.client(folder).train_status(check_if_running=True)
 
     info = site.client(folder).info()
-    assert info["models"][SYSTEM]["version"]
+    assert info["models"][SYSTEM]["version"] is None  # two epochs do not beat the draft
+    assert "the draft is still the better start" in info["train_stats"][SYSTEM]["reason"]
+    with pytest.raises(Exception, match="no trained model"):
+        site.client(folder).infer(SYSTEM, IMAGES[0], dict(FOR_SLICER))
+    _roll_back_and_look(site)
+    info = site.client(folder).info()
+    assert info["models"][SYSTEM]["version"] == "0001"
     stats = info["train_stats"][SYSTEM]
     assert (stats["epoch"], stats["total_epochs"]) == (2, 2)
 
@@ -90,6 +96,27 @@ def _train_and_infer(site: Site, folder: Path) -> None:
     assert params["model_version"] == info["models"][SYSTEM]["version"]
     assert result.array.shape == scan.shape
     assert set(np.unique(result.array)) <= set(range(8))
+
+
+def _roll_back_and_look(site: Site) -> None:
+    """Put the version in service by hand, and read what the server says of it."""
+    reviewer = ADMIN_TOKEN if site.token else None
+    path = f"/msk/versions/{SYSTEM}"
+    assert site.ask("POST", f"{path}/rollback", token=reviewer).status_code == 409
+    assert site.ask("POST", f"{path}/rollback", token=reviewer, json={"version": "0009"}).status_code == 404
+    if site.token:
+        assert site.ask("POST", f"{path}/rollback", json={"version": "0001"}).status_code == 403
+    served = site.ask("POST", f"{path}/rollback", token=reviewer, json={"version": "0001"}).json()
+    assert served == {"system": SYSTEM, "serving": "0001"}
+    listed = site.ask("GET", path).json()
+    assert site.ask("GET", "/msk/versions").json() == {SYSTEM: listed}
+    (version,) = listed["versions"]
+    assert version["training_scans"] + version["validation_scans"] == len(IMAGES)
+    assert version["validation_status"] == "weakly validated" and not version["passed"]
+    assert [entry["version"] for entry in listed["history"]] == ["0001"]
+    compared = site.ask("GET", f"{path}/compare?a=0001&b=0001").json()
+    assert list(compared["cases"]) == list(version["case_dice"])
+    assert all(row["before"] == row["after"] for row in compared["labels"].values())
 
 
 def test_one_training_at_a_time_and_a_stopped_one_ends_at_a_checkpoint(fresh_site: Site, folder: Path) -> None:

@@ -19,6 +19,7 @@ TISSUES = load_system(CONFIGS / "hip_tissue_ct.yaml")
 ABDUCTORS = load_system(CONFIGS / "hip_abductor_mr.yaml")
 DIXON = load_system(CONFIGS / "thigh_dixon.yaml")
 ORIGIN_MM = (10.0, -20.0, 30.0)
+DATABASE: str | None = None  # URL of the database that new stores use; a file in their state folder by default
 
 
 def write(
@@ -54,7 +55,7 @@ def blocks(*values: int) -> np.ndarray:
 def store(studies: Path, *systems: System, models: dict[str, str] | None = None) -> MskDatastore:
     """A datastore on a folder, its state inside the folder."""
     served = {system.name: system for system in systems or (TISSUES,)}
-    return MskDatastore(studies, studies / ".msklabel", served, models)
+    return MskDatastore(studies, studies / ".msklabel", served, models, DATABASE)
 
 
 def listed(*names: str, first: int = 1) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ VOLUME = {
     "dimensions": 3,
     "patch_voxels": [16, 16, 4],
     "spacing_mm": [1.0, 1.0, 1.0],
-    "network": {"name": "plain_unet", "features": [4, 8], "kernels": [3, 3], "strides": [1, 2]},
+    "network": {"name": "plain_unet", "features": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]]},
 }
 
 

@@ -34,7 +34,7 @@ def test_a_sixth_yaml_is_served_without_touching_code(own_configs: Path, tmp_pat
     studies.mkdir()
     app = MskLabelApp(str(app_folder()), str(studies), {"configs": str(own_configs), "models": "sixth,hip_tissue_ct"})
     info = app.info()
-    assert set(info["models"]) == {"sixth", "hip_tissue_ct", "hip_tissue_ct_threshold"}
+    assert set(info["models"]) == {"sixth", "hip_tissue_ct", "hip_tissue_ct_threshold", "interpolate"}
     assert info["models"]["sixth"]["labels"] == {"dense": 1, "soft": 2}
     assert set(info["trainers"]) == {"sixth", "hip_tissue_ct"}
 
@@ -92,7 +92,7 @@ def test_conf_takes_two_words_as_monai_labels_users_write_it() -> None:
 
 def test_an_unknown_strategy_model_or_image_lists_what_there_is(tmp_path: Path) -> None:
     app = MskLabelApp(str(app_folder()), str(tmp_path), {"models": "hip_tissue_ct"})
-    with pytest.raises(NotFound, match="no strategy 'best'; strategies: random, first"):
+    with pytest.raises(NotFound, match="no strategy 'best'; strategies: auto, random, first"):
         app.next_sample({"strategy": "best"})
     with pytest.raises(NotFound, match="no model 'heart'; models: hip_tissue_ct"):
         app.infer({"model": "heart", "image": "a"})

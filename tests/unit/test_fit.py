@@ -9,6 +9,7 @@ from test_preprocess import make_system
 
 from msklabel.errors import UserError
 from msklabel.learn.fit import Recipe, fit
+from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
 from msklabel.learn.trainer import Stopped
 from msklabel.learn.versions import Versions
@@ -16,11 +17,12 @@ from msklabel.networks import loaded_network
 from msklabel.predict.engine import Engine
 
 CASES = [make_case(seed) for seed in range(4)]
+ALL = Selection(CASES, [], [])
 
 
 def test_each_scan_is_held_out_once_and_every_fold_is_a_member(tmp_path: Path) -> None:
     system = make_system()
-    fitted = fit(system, CASES, [], tmp_path, Recipe(epochs=1, folds=2))
+    fitted = fit(system, ALL, tmp_path, Recipe(epochs=1, folds=2))
     assert len(fitted.members) == 2
     assert set(fitted.fold_dice) == {case.id for case in CASES}
     assert any(not torch.equal(a, b) for a, b in zip(*(m.values() for m in fitted.members), strict=True))
@@ -30,11 +32,11 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     system, recipe = make_system(), Recipe(epochs=1, folds=2)
     reported: list[int] = []
     with pytest.raises(Stopped):
-        fit(system, CASES, [], tmp_path, recipe, None, lambda n, _: reported.append(n), lambda: reported == [0])
+        fit(system, ALL, tmp_path, recipe, None, lambda n, _: reported.append(n), lambda: reported == [0])
     resumed: list[int] = []
-    again = fit(system, CASES, [], tmp_path, recipe, report=lambda n, _: resumed.append(n))
+    again = fit(system, ALL, tmp_path, recipe, report=lambda n, _: resumed.append(n))
     assert (reported, resumed) == ([0], [1])
-    whole = fit(system, CASES, [], tmp_path / "whole", recipe)
+    whole = fit(system, ALL, tmp_path / "whole", recipe)
     for one, other in zip(again.members, whole.members, strict=True):
         assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-5) for name in one)
 
@@ -42,12 +44,12 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
 def test_patients_never_straddle_folds_and_too_few_are_said(tmp_path: Path) -> None:
     assert {fold_of(f"p{i}", 5) for i in range(100)} == set(range(5))
     with pytest.raises(UserError, match="1 patients are too few for 2 folds"):
-        fit(make_system(), CASES[:1], [], tmp_path, Recipe(epochs=1, folds=2))
+        fit(make_system(), Selection(CASES[:1], [], []), tmp_path, Recipe(epochs=1, folds=2))
 
 
 def test_an_ensemble_is_stored_and_read_back_as_a_version(tmp_path: Path) -> None:
     system = make_system(spacing_mm=[None, None, None])
-    fitted = fit(system, CASES, [], tmp_path / "run", Recipe(epochs=1, folds=2))
+    fitted = fit(system, ALL, tmp_path / "run", Recipe(epochs=1, folds=2))
     versions = Versions(tmp_path)
     versions.add(system, fitted.members, {})
     members = [loaded_network(system, weights) for weights in versions.weights(system, "0001")]

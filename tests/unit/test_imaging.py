@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from msklabel.imaging import ImageError, LabelMap, orientation_codes, same_grid
 from msklabel.imaging.read import read_labels, read_scan
 from msklabel.imaging.write import write_labels
-from msklabel.system import Label
+from msklabel.sections import Label
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, -40], [0.3, 0.9, 0.2, 12], [-0.1, -0.2, 2.9, 700], [0, 0, 0, 1]], dtype=float)
 FLIPPED = np.diag([-0.8, -0.8, 3.0, 1.0])

@@ -1,5 +1,6 @@
 """Training: it learns, stops, resumes, and its versions are whole."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from test_preprocess import body_in_air, make_system
 
-from msklabel.errors import NotFound, UserError
+from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import Scan
 from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import Case, prepare_case
@@ -124,9 +125,28 @@ def test_versions_are_immutable_numbered_and_published_by_a_pointer(tmp_path: Pa
     assert versions.serving("toy") == "0001"
     (stored,) = versions.weights(system, "0001")
     assert all(torch.equal(stored[name], tensor) for name, tensor in weights_of(network).items())
-    assert json.loads((tmp_path / "toy/0001/metrics.json").read_text()) == {"mean_dice": 0.5}
+    metrics = json.loads((tmp_path / "toy/0001/metrics.json").read_text())
+    digest = hashlib.sha256((tmp_path / "toy/0001/weights.safetensors").read_bytes()).hexdigest()
+    assert metrics == {"mean_dice": 0.5, "weights_sha256": {"weights.safetensors": digest}}
     with pytest.raises(NotFound, match="no version '0009'; versions: 0001, 0002"):
         versions.publish("toy", "0009")
+
+
+def test_rolling_back_serves_what_was_served_before_and_says_who_wanted_it(tmp_path: Path) -> None:
+    system, versions = make_system(), Versions(tmp_path)
+    with pytest.raises(Conflict, match="no version was served before"):
+        versions.roll_back("toy")
+    for _ in range(4):
+        versions.add(system, [weights_of(build_network(system))], {})
+    for name in ("0001", "0002", "0004"):
+        versions.publish("toy", name)
+    assert versions.roll_back("toy", who="anna") == "0002" == versions.serving("toy")
+    assert versions.roll_back("toy") == "0001"
+    assert versions.roll_back("toy", "0003") == "0003" == versions.serving("toy")
+    assert [entry["version"] for entry in versions.history("toy")] == ["0001", "0002", "0004", "0002", "0001", "0003"]
+    assert versions.history("toy")[3]["who"] == "anna"
+    with pytest.raises(NotFound):
+        versions.roll_back("toy", "0009")
 
 
 def test_weights_of_another_configuration_are_refused_by_name(tmp_path: Path) -> None:
@@ -141,6 +161,8 @@ def test_a_damaged_weights_file_is_refused(tmp_path: Path) -> None:
     system, versions = make_system(), Versions(tmp_path)
     versions.add(system, [weights_of(build_network(system))], {})
     file = tmp_path / "toy/0001/weights.safetensors"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read"):
-        versions.weights(system, "0001")
+    whole = file.read_bytes()
+    for damaged in (whole[:100], whole[:-1] + bytes([whole[-1] ^ 1])):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read"):
+            versions.weights(system, "0001")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import store_samples
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
 
 from msklabel.errors import NotFound
 from msklabel.store.datastore import MskDatastore
+
+pytestmark = pytest.mark.usefixtures("any_database")
 
 
 @pytest.fixture
@@ -60,11 +64,11 @@ def test_history_only_grows_and_the_newest_wins(studies: Path, tmp_path: Path) -
 
 
 def test_the_database_itself_refuses_to_change_or_delete_a_version(studies: Path, tmp_path: Path) -> None:
-    save(store(studies), tmp_path / "label.nii.gz", blocks(1))
-    with sqlite3.connect(studies / ".msklabel" / "msklabel.db") as connection:
-        for statement in ("DELETE FROM label_version", "UPDATE label_version SET author = 'x'"):
-            with pytest.raises(sqlite3.IntegrityError, match="never changed or deleted"):
-                connection.execute(statement)
+    data = store(studies)
+    save(data, tmp_path / "label.nii.gz", blocks(1))
+    for statement in ("DELETE FROM label_version", "UPDATE label_version SET author = 'x'"):
+        with pytest.raises(DBAPIError, match="never changed or deleted"), data.store._database.write() as session:
+            session.execute(text(statement))
 
 
 def test_a_removed_label_is_marked_and_stays(studies: Path, tmp_path: Path) -> None:
@@ -143,7 +147,8 @@ def test_threads_share_one_store(studies: Path, tmp_path: Path) -> None:
         assert names == [[list(TISSUES.labels)[turn]] for turn in range(5)]
 
 
-def _save_many(studies: Path, folder: Path, author: str, number: int) -> None:
+def _save_many(studies: Path, folder: Path, author: str, number: int, database: str | None) -> None:
+    store_samples.DATABASE = database
     data = store(studies)
     for turn in range(number):
         file = write(folder / f"{author}.nii.gz", blocks(*(np.arange(turn + 1) % 7 + 1)[:6]))
@@ -151,9 +156,12 @@ def _save_many(studies: Path, folder: Path, author: str, number: int) -> None:
         data.update_image_info("scan2", {f"{author}{turn}": turn})
 
 
-def test_two_processes_lose_nothing(studies: Path, tmp_path: Path) -> None:
+def test_two_processes_lose_nothing(studies: Path, tmp_path: Path, any_database: str | None) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_save_many, args=(studies, tmp_path, author, 20)) for author in ("ann", "ben")]
+    workers = [
+        context.Process(target=_save_many, args=(studies, tmp_path, author, 20, any_database))
+        for author in ("ann", "ben")
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

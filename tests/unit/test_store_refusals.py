@@ -99,9 +99,9 @@ def test_a_tag_from_outside_reaches_no_path(studies: Path, tmp_path: Path, tag: 
     assert state_files(studies) == []
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("call", range(2))
 def test_a_full_disk_leaves_nothing(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Whatever flush fails, of the file, of a folder: no file, no row, and the next attempt succeeds."""
+    """Whatever flush fails, of the file or of its folder: no file, no row, and the next attempt succeeds."""
     data = store(studies)
     file = write(tmp_path / "label.nii.gz", blocks(1))
     data.store.images.grid("siteA/scan1")
@@ -114,14 +114,10 @@ def test_a_full_disk_leaves_nothing(studies: Path, tmp_path: Path, monkeypatch: 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    if call < 3:  # the file, the folder it is written to, the folder of all labels; the fourth is the view's
-        with pytest.raises(StorageFull, match="disk is full"):
-            data.save_label("siteA/scan1", str(file), "final", {})
-        assert state_files(studies) == []
-        assert data.store.labels.history("siteA/scan1") == []
-    else:
+    with pytest.raises(StorageFull, match="disk is full"):
         data.save_label("siteA/scan1", str(file), "final", {})
-        np.testing.assert_array_equal(stored(data), blocks(1))
+    assert state_files(studies) == []
+    assert data.store.labels.history("siteA/scan1") == []
     assert not list(studies.rglob(".writing-*"))
     monkeypatch.undo()
     data.save_label("siteA/scan1", str(file), "final", {})

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
-from store_samples import scan, store
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from store_samples import SHAPE, scan, store, write
 
 from msklabel.store.core import Store
-from msklabel.store.leases import Leases
+from msklabel.store.leases import Leases, in_turn
 
 SCANS = ("a", "b", "c")
+pytestmark = pytest.mark.usefixtures("any_database")
 
 
 class Clock:
@@ -66,10 +69,6 @@ def test_a_lease_runs_out_and_activity_renews_it(leases: Leases, clock: Clock) -
     assert not leases.renew("a", "ann")
     assert leases.held() == {}
     assert leases.take(("a",), "ben", 60) == "a"
-    late = leases.newest("a", "ann")
-    assert late is not None
-    assert late.released is None
-    assert late.expires <= clock.now
 
 
 def test_a_scan_that_was_given_back_is_free(leases: Leases) -> None:
@@ -88,6 +87,14 @@ def test_skipping_is_remembered_and_frees(leases: Leases) -> None:
     assert leases.skipped("ann") == {"a"}
     assert leases.skipped("ben") == set()
     assert leases.held() == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "order"),
+    [("", "", "abcd"), ("c", "", "cabd"), ("", "a", "bcda"), ("db", "a", "bdca"), ("a", "a", "abcd")],
+)
+def test_what_is_to_be_mended_comes_first_and_what_was_skipped_last(first: str, last: str, order: str) -> None:
+    assert "".join(in_turn(iter("abcd"), set(first), set(last))) == order
 
 
 def test_the_newest_score_of_each_scan(shared: Store) -> None:
@@ -124,18 +131,26 @@ def test_of_many_who_decide_at_once_all_hear_the_same(shared: Store) -> None:
     assert all(answer == shared.roles("hip") for answer in heard)
 
 
-@pytest.mark.parametrize(("table", "column"), [("split", "role"), ("audit", "who"), ("review", "state")])
-def test_history_is_only_added_to(shared: Store, table: str, column: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "column", "message"),
+    [
+        ("split", "role", "the role that was decided first"),
+        ("audit", "who", "never changed or deleted"),
+        ("review", "state", "never changed or deleted"),
+    ],
+)
+def test_history_is_only_added_to(shared: Store, table: str, column: str, message: str) -> None:
     shared.assign_roles("hip", {"P1": "train"})
     shared.note("publish", "ann", version="3")
-    with sqlite3.connect(shared.state / "msklabel.db") as database:
-        database.execute("PRAGMA foreign_keys=OFF")
-        database.execute(
-            "INSERT INTO review (id, version_id, state, created) VALUES (1, 1, 'accepted', '2026-01-01 00:00:00')"
-        )
-        for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = 'x'"):
-            with pytest.raises(sqlite3.IntegrityError):
-                database.execute(statement)
+    file = write(shared.state / "label.nii", np.ones(SHAPE, np.uint8))
+    version = shared.submit("a", file, "final", {})
+    shared.reviews.add(version.id, "accepted")
+    for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = 'x'"):
+        with (
+            pytest.raises(DBAPIError, match=message),
+            shared._database.write() as session,
+        ):
+            session.execute(text(statement))
 
 
 def test_jobs_outlive_the_server(shared: Store) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from msklabel.imaging import Scan
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
-from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
+from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
 from msklabel.predict.served import ServedModel
 from msklabel.system import ConfigError, System
 
@@ -73,3 +73,75 @@ def test_a_variant_changes_the_recipe_and_keeps_the_fingerprint() -> None:
     assert variant.fingerprint == system.fingerprint
     with pytest.raises(ConfigError, match="no variant 'lean'; variants: fatty"):
         system.with_variant("lean")
+
+
+def thigh(fat_percent: float, muscle_to_fat: float, beside: bool = False) -> Scan:
+    """A round thigh of 64 mm under 16 mm of fat with a signal of 200; muscle of one fat fraction and brightness."""
+    x, y, _ = np.meshgrid((np.arange(50) - 24.5) * 4, (np.arange(50) - 24.5) * 4, np.arange(4), indexing="ij")
+    radius, share = np.hypot(x, y), fat_percent / 100
+    in_phase = np.where(radius < 64, 200 * muscle_to_fat, np.where(radius < 80, 200.0, 0)).astype(np.float32)
+    fat = in_phase * np.where(radius < 64, share, 0.95)
+    water = in_phase - fat
+    images = {"water": water, "fat": fat} if beside else {}
+    return Scan(np.stack([np.abs(water - fat), in_phase]), np.diag([4.0, 4, 6, 1]), beside=images)
+
+
+def inner(scan: Scan) -> np.ndarray:
+    labels = np.zeros(scan.shape, np.uint8)
+    labels[14:36, 14:36] = 1
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("fat_percent", "muscle_to_fat", "beside", "read", "doubtful"),
+    [
+        (88.0, 0.97, False, 12.0, True),  # end-stage: reads as the first stages, but bright
+        (12.0, 0.7, False, 12.0, False),
+        (88.0, 0.97, True, 88.0, False),  # water and fat are there: no doubt
+        (12.0, 0.97, True, 12.0, False),
+        (45.0, 0.9, False, 45.0, False),  # 55 % would get the same model
+    ],
+)
+def test_phases_that_may_hide_much_fat_are_doubted(
+    fat_percent: float, muscle_to_fat: float, beside: bool, read: float, doubtful: bool
+) -> None:
+    system, scan = dixon_system(), thigh(fat_percent, muscle_to_fat, beside)
+    measured = muscle_fat_fraction_percent(system, scan, inner(scan))
+    assert measured == pytest.approx(read, abs=0.5)
+    doubt = doubt_about_fat(system, scan, inner(scan), measured)
+    assert (doubt is not None) == doubtful
+    if doubt:
+        assert "reads as 12 %" in doubt
+        assert "from 88 %" in doubt
+        assert "the model for much fat would fit" in doubt
+
+
+class Inner(nn.Module):
+    """Label 1 in the middle of the window."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = torch.zeros((len(x), 3, *x.shape[2:]))
+        scores[:, 0] = 1
+        scores[:, 1, 14:36, 14:36] = 2
+        return scores
+
+
+def test_the_answer_says_what_was_measured_and_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("msklabel.predict.served.loaded_network", lambda *_: Inner())
+    system = dixon_system().model_copy(update={"patch_voxels": (48, 48, 1)})
+    versions = Versions(tmp_path)
+    versions.publish("toy", versions.add(system, [weights_of(build_network(system))], {}).name)
+    model = ServedModel(system, versions, "cpu")
+    _, clear = model(thigh(10, 0.7))
+    assert clear.facts == {"fat_fraction_percent": pytest.approx(10, abs=1), "warnings": []}
+    _, doubted = model(thigh(88, 0.97))
+    assert len(doubted.facts["warnings"]) == 1
+    assert "as bright as fat" in caplog.text
+    _, untrained = model(thigh(88, 0.97, beside=True))
+    assert untrained.facts["fat_fraction_percent"] == pytest.approx(88, abs=2)
+    assert untrained.facts["warnings"] == [
+        "the muscles' fat fraction is 88 %, but the model for such scans, fatty, is not trained yet; the first model "
+        "was not made for them"
+    ]

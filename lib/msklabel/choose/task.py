@@ -2,62 +2,121 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from msklabel.choose.chooser import Chooser, ServingVersions, whole
+from msklabel.choose.facts import places_of
+from msklabel.errors import UserError
 from msklabel.imaging.read import read_labels
 from msklabel.predict.engine import dice
+from msklabel.store.core import Store
 from msklabel.store.datastore import MskDatastore
 
+if TYPE_CHECKING:
+    from msklabel.choose.rescore import WeightStore
 
-class PickStrategy(Strategy):
-    """Serve one of the scans without a final label.
+DEFAULT = "auto"
+_DESCRIPTIONS = {
+    "auto": "What helps most now: typical scans at first, then uncertain ones, label by label, site by site",
+    "random": "Any scan without a final label, by chance",
+    "first": "The first scan without a final label, by name",
+    "cold_start": "Typical of the scans left and unlike those taken; needs no trained model",
+    "uncertain": "The scan of whose labels the model is least sure",
+    "failure": "The scan whose automatic label is likeliest wrong",
+    "diverse": "The scan least like those taken",
+    "batch": "Uncertain scans that differ, from the most uncertain of many random groups",
+}
+
+
+class RankedStrategy(Strategy):
+    """Serve the first open scan of an order; it is the caller's for a time.
 
     Args:
-        description: For the client's list.
-        order: Puts the identifiers, which come sorted, in the order in which they are wanted; read as far as needed.
+        name: One of STRATEGIES.
+        choosers: Gives the chooser of a store.
     """
 
-    def __init__(self, description: str, order: Callable[[Sequence[str]], Iterable[str]]) -> None:
-        super().__init__(description)
-        self.order = order
+    def __init__(self, name: str, choosers: Callable[[Store], Chooser]) -> None:
+        super().__init__(_DESCRIPTIONS[name])
+        self.name = name
+        self.choosers = choosers
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, str] | None:
-        """Choose; ``label_tag`` and ``labels`` of the request narrow what counts as labelled.
+    def config(self) -> dict[str, Any]:
+        """Options that a client may set, with their defaults.
+
+        ``systems``, comma-separated, for which a scan is wanted (all by default); ``slices``, how many slices to name;
+        ``seed`` from 0 to draw the same again; ``batch``, size of a random group; ``rounds``, trainings until chance
+        has no part in the choice any more.
+        """
+        options: dict[str, Any] = {"systems": "", "slices": 0, "seed": -1}
+        own = {"auto": {"rounds": 10}, "batch": {"batch": 8}}
+        return {**options, **own.get(self.name, {})}
+
+    def info(self) -> dict[str, Any]:
+        """What clients list."""
+        return {**super().info(), "config": self.config()}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose; ``model``, ``label_tag`` and ``labels`` of the request narrow what counts as labelled.
 
         Returns:
-            ``{"id": ...}``, or None where all is labelled or with others; a scan that cannot be read is passed over.
+            ``id`` and ``reason``, with ``slices`` asked for their axis and indices; None where all is labelled or with
+            others. A scan that cannot be read is passed over.
+
+        Raises:
+            UserError: If an option is wrong.
         """
-        kind = request.get("label_tag"), request.get("labels")
-        order = self.order(sorted(datastore.get_unlabeled_images(*kind)))
-        if isinstance(datastore, MskDatastore):
-            chosen = datastore.take_next(order, request.get("client_id"), *kind)
-        else:  # MONAI Label's own, which reserves nothing
-            chosen = next(iter(order), None)
-        return {"id": chosen} if chosen is not None else None
+        if not isinstance(datastore, MskDatastore):  # MONAI Label's own, of which nothing is known but names
+            names = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
+            return {"id": names[0]} if names else None
+        chooser = self.choosers(datastore.store)
+        wanted = chooser.wanted(request)
+        count = whole(request, "slices", 0, lowest=0)
+        pool = chooser.pool(wanted)
+        ranking = chooser.rank(self.name, pool, request)
+        ids = (pool.ids[place] for place in ranking.places)
+        chosen = datastore.take_next(ids, wanted.holder or None, wanted.tag, systems=wanted.labelled_for)
+        if chosen is None:
+            return None
+        answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(int(places_of(pool, [chosen])[0]))}
+        if count:
+            plan = chooser.slices(chosen, count, wanted.systems[0] if len(wanted.systems) == 1 else None)
+            answer["slices"] = {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
+        return answer
 
 
-def strategies() -> dict[str, Strategy]:
-    """All strategies by name."""
-    return {
-        "random": PickStrategy("Any scan without a final label, by chance", shuffled),
-        "first": PickStrategy("The first scan without a final label, by name", lambda names: names),
-    }
+class Choosers:
+    """A chooser for each store, made when it is first asked for.
+
+    Args:
+        versions: Versions of models; None where there are none.
+    """
+
+    def __init__(self, versions: ServingVersions | None = None) -> None:
+        self.versions = versions
+        self._made: weakref.WeakKeyDictionary[Store, Chooser] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __call__(self, store: Store) -> Chooser:
+        """The chooser of a store."""
+        with self._lock:
+            if store not in self._made:
+                self._made[store] = Chooser(store, self.versions)
+            return self._made[store]
 
 
-def shuffled(names: Sequence[str]) -> Iterator[str]:
-    """The names by chance, one after the other, so that a few of very many cost little."""
-    left = list(names)
-    while left:
-        place = random.randrange(len(left))
-        left[place], left[-1] = left[-1], left[place]
-        yield left.pop()
+def strategies(choosers: Callable[[Store], Chooser] | None = None) -> dict[str, Strategy]:
+    """All strategies by name, the default first."""
+    shared = choosers or Choosers()
+    return {name: RankedStrategy(name, shared) for name in _DESCRIPTIONS}
 
 
 class DiceScoring(ScoringMethod):
@@ -91,3 +150,48 @@ class DiceScoring(ScoringMethod):
                 scores[image] = round(float(np.mean(each)), 4)
                 datastore.update_image_info(image, {"scores": {"dice": scores[image]}})
         return scores
+
+
+class SummaryScoring(ScoringMethod):
+    """Judge the scans whose scores are missing or older than the version in service, the most promising first.
+
+    Args:
+        choosers: Gives the chooser of a store.
+        versions: Versions of models.
+        device: Where to predict.
+        wait: See :class:`msklabel.choose.rescore.Rescore`.
+    """
+
+    def __init__(
+        self,
+        choosers: Callable[[Store], Chooser],
+        versions: WeightStore,
+        device: str = "cpu",
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__("Uncertainty, predicted Dice, volumes and embedding of each scan by the version in service")
+        self.choosers = choosers
+        self.versions = versions
+        self.device = device
+        self.wait = wait
+
+    def config(self) -> dict[str, Any]:
+        """Options: ``systems``, comma-separated (all); ``limit``, the most scans, 0 for all; ``images_only``."""
+        return {"systems": "", "limit": 0, "images_only": False}
+
+    def info(self) -> dict[str, Any]:
+        """What clients list."""
+        return {**super().info(), "config": self.config()}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score; the scores are stored with the model version.
+
+        Raises:
+            UserError: If an option is wrong, or the datastore keeps no scores.
+        """
+        if not isinstance(datastore, MskDatastore):
+            raise UserError("this datastore keeps no scores of scans")
+        from msklabel.choose.rescore import Rescore  # networks take seconds to load, and choosing needs none
+
+        options = {key: value for key, value in request.items() if key != "limit" or value not in (0, "0")}
+        return Rescore(self.choosers(datastore.store), self.versions, self.device, self.wait)(options)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import infer, scans, serve, systems, train
+from msklabel.cli import backup, demo, infer, measure, scans, serve, simulate, synthesize, systems, train, versions
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -24,10 +24,23 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "infer": infer.infer,
     "train": train.train,
     "stitch": scans.stitch,
+    "interpolate": scans.interpolate,
+    "synthesize": synthesize.synthesize,
     "import-nnunet": train.import_nnunet,
-    "versions": train.versions,
+    "versions": versions.versions,
+    "rollback": versions.rollback,
+    "compare": versions.compare,
+    "evaluate": measure.evaluate,
+    "quantify": measure.quantify,
+    "agreement": measure.agreement,
+    "distance-map": measure.distance_map,
+    "associate": measure.associate,
     "serve": serve.serve,
-    "demo": serve.demo,
+    "backup": backup.backup,
+    "restore": backup.restore,
+    "verify": backup.verify,
+    "demo": demo.demo,
+    "simulate": simulate.simulate,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from msklabel.catalogue import load_catalogue
-from msklabel.cli.shared import Configs, Device, Profile, console
+from msklabel.cli.shared import Configs, Device, Profile, check_output, console
 from msklabel.errors import NotFound, UserError
 from msklabel.system import PAPER, System
 
@@ -24,17 +24,13 @@ def infer(
     device: Device = None,
 ) -> None:
     """Segment one scan and write its label map, with the scan's exact geometry."""
-    from msklabel.imaging.names import without_suffix
     from msklabel.imaging.write import write_labels
     from msklabel.learn.versions import Versions
     from msklabel.predict.classical import ClassicalSegmenter
     from msklabel.predict.served import ServedModel
     from msklabel.predict.source import read_for
 
-    if without_suffix(output.name) == output.name:
-        raise UserError(f"{output}: cannot write this format; use .nii.gz or .nrrd")
-    if not output.parent.is_dir():
-        raise NotFound(f"{output.parent}: no such folder")
+    check_output(output)
     catalogue = load_catalogue(configs, profile=profile)
     drafts = {f"{name}_threshold": system for name, system in catalogue.items() if system.thresholds}
     system = drafts.get(model) or catalogue.get(model)
@@ -49,6 +45,8 @@ def infer(
         version, result = ServedModel(system, Versions(state / "models"), device)(scan)
     write_labels(output, result.labels, system.labels)
     _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
+    for warning in result.facts.get("warnings", ()):
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from msklabel.errors import NotFound, UserError
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -21,3 +23,15 @@ State = Annotated[Path | None, typer.Option(help="State folder; <studies>/.mskla
 def conf_of(**values: Any) -> dict[str, str]:
     """The app's configuration from the options that were given."""
     return {key: str(value) for key, value in values.items() if value not in (None, "")}
+
+
+def check_output(output: Path) -> None:
+    """Refuse, before any work, a label map that could not be written.
+
+    Raises:
+        UserError: If its suffix is none that can be written, or its folder does not exist.
+    """
+    if not output.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha")):
+        raise UserError(f"{output}: cannot write this format; use .nii.gz or .nrrd")
+    if not output.parent.is_dir():
+        raise NotFound(f"{output.parent}: no such folder")

@@ -1,4 +1,4 @@
-"""Train systems and look at their versions."""
+"""Train systems, and take in models that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
@@ -74,30 +73,6 @@ def import_nnunet(
     if publish:
         store.publish(system, version.name)
     console.print(f"{system}: version {version.name} stored, {'served' if publish else 'not served'}, not validated")
-
-
-def versions(
-    studies: Studies,
-    configs: Configs = None,
-    state: State = None,
-) -> None:
-    """List the trained versions of every system; the served one is marked."""
-    from msklabel.learn.versions import Versions
-
-    store = Versions((state or studies / ".msklabel") / "models")
-    table = Table("system", "version", "served", "Dice (validation)", "scans (training + validation)", "time")
-    for name in load_catalogue(configs):
-        for version in store.names(name):
-            metrics = store.get(name, version).metrics
-            table.add_row(
-                name,
-                version,
-                "yes" if version == store.serving(name) else "",
-                f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "not validated",
-                f"{metrics.get('training_scans')} + {metrics.get('validation_scans')}",
-                str(metrics.get("time", "")),
-            )
-    console.print(table)
 
 
 def _log_to_console() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -57,15 +58,21 @@ class Outcome:
         draft: The training-free model on the held-out phantoms, where the system has one.
         rounds: Fresh weights first, then one for each training, in order.
         changed_fraction: For each submitted label the share of labelled voxels that the annotator had to change.
+        seed: Of the phantoms.
+        epochs: Of each training.
         seconds: Wall time of it all.
+        cpu_seconds: Processor time of it all, the server's and the trainings' included.
         pictures: Files of the held-out phantom shown: ``image``, ``truth``, ``before`` and ``after``.
     """
 
     system: str
+    seed: int = 0
+    epochs: int = 0
     draft: Round | None = None
     rounds: list[Round] = field(default_factory=list)
     changed_fraction: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     pictures: dict[str, str] = field(default_factory=dict)
 
 
@@ -167,7 +174,7 @@ def run_demo(
     Raises:
         UserError: If there are no phantoms for the system, or the server or a training fails.
     """
-    started = time.monotonic()
+    started, cpu = time.monotonic(), _cpu_seconds()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     say(f"generating {sum(labels_per_round)} phantoms to annotate and {_HELD_OUT} to test on")
@@ -175,8 +182,8 @@ def run_demo(
     _generate(system.name, folder / "held_out", _HELD_OUT, seed + 1_000_000)
     torch.manual_seed(seed)
     untrained = case_dice(Engine(system, build_network(system)), _cases(folder / "held_out"))
-    outcome = Outcome(system.name, rounds=[Round(0, mean_dice(untrained), label_means(untrained))])
-    conf = {"models": system.name, "profile": system.profile, "state": str(folder / "state")}
+    outcome = Outcome(system.name, seed, epochs, rounds=[Round(0, mean_dice(untrained), label_means(untrained))])
+    conf = {"models": system.name, "profile": system.profile, "state": str(folder / "state"), "auto_train": "false"}
     first = sorted((folder / "held_out" / "images").iterdir())[0]
     outcome.pictures = {"image": str(first), "truth": str(folder / "held_out" / "truth" / first.name)}
     with running_server(folder / "pool" / "images", conf, folder / "server.log") as address:
@@ -195,15 +202,16 @@ def run_demo(
                 kept = _kept(folder, outcome, "before")
             outcome.rounds.append(_measure(annotator, folder, kept, len(outcome.changed_fraction), seconds))
             say(f"round {number}: mean Dice {outcome.rounds[-1].dice:.3f} after {outcome.rounds[-1].labels} labels")
-    outcome.seconds = time.monotonic() - started
+    outcome.seconds, outcome.cpu_seconds = time.monotonic() - started, _cpu_seconds() - cpu
     (folder / "demo.json").write_text(json.dumps(asdict(outcome), indent=1), encoding="utf-8")
     return outcome
 
 
 def _measure(annotator: Annotator, folder: Path, kept: Path | None, labels: int, seconds: float) -> Round:
     name = annotator.system.name
-    dices = annotator.test(name, folder / "held_out", kept)
     version: Any = annotator.client.info()["models"][name]["version"]
+    draft = f"{name}_threshold" if version is None else name  # a first version that is worse than it is not served
+    dices = annotator.test(draft, folder / "held_out", kept)
     return Round(labels, mean_dice(dices), label_means(dices), version, round(seconds, 1))
 
 
@@ -227,6 +235,12 @@ def _generate(system: str, folder: Path, count: int, seed: int) -> None:
             pass
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of all that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def disagreement(predicted: np.ndarray, truth: np.ndarray) -> float:

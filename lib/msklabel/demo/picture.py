@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 
 from msklabel.demo.loop import Outcome
 from msklabel.imaging.read import read_labels, read_scan
-from msklabel.system import Label, System, Window
+from msklabel.sections import Label, Window
+from msklabel.system import System
 
 _OPACITY = 0.6
 
@@ -26,7 +27,7 @@ def draw(outcome: Outcome, system: System, file: Path) -> None:
     left, right = top.subplots(1, 2)
     _curve(left, outcome)
     _bars(right, outcome, system)
-    _overlays(bottom.subplots(1, 4), outcome, system)
+    _overlays(bottom.subplots(1, len(outcome.pictures)), outcome, system)
     figure.suptitle(f"{system.title}: synthetic phantoms, {system.profile} profile, not clinically validated")
     figure.savefig(file, dpi=110)
     plt.close(figure)
@@ -56,7 +57,8 @@ def _bars(axes: Axes, outcome: Outcome, system: System) -> None:
 
 def _overlays(axes: np.ndarray, outcome: Outcome, system: System) -> None:
     image = read_scan(outcome.pictures["image"]).array[0]
-    maps = {what: read_labels(outcome.pictures[what]).array for what in ("before", "after", "truth")}
+    shown = [what for what in ("before", "after", "truth") if what in outcome.pictures]  # one round has no before
+    maps = {what: read_labels(outcome.pictures[what]).array for what in shown}
     at = int(np.argmax([len(np.unique(maps["truth"][..., z])) for z in range(image.shape[2])]))
     window = system.intensity
     low, high = (window.lower, window.upper) if isinstance(window, Window) else np.percentile(image, [1, 99.5])
@@ -65,7 +67,7 @@ def _overlays(axes: np.ndarray, outcome: Outcome, system: System) -> None:
         "after": f"after: {outcome.rounds[-1].labels} labels",
         "truth": "truth of the phantom",
     }
-    for axis, what in zip(axes, [None, *titles], strict=True):
+    for axis, what in zip(axes, [None, *shown], strict=True):
         axis.imshow(image[..., at].T, cmap="gray", origin="lower", vmin=low, vmax=high)
         if what:
             axis.imshow(_coloured(maps[what][..., at], system).transpose(1, 0, 2), origin="lower")

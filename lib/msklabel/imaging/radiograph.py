@@ -26,7 +26,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from msklabel.imaging.geometry import Affine
+from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.names import PICTURE_SUFFIXES, SUFFIXES, without_suffix
 from msklabel.imaging.scan import ImageError, Scan
 
@@ -103,6 +103,29 @@ def read_radiograph(path: Path, spacing_mm: Sequence[float] | None = None) -> Sc
     if facts.get("side", "L") not in ("L", "R"):
         raise ImageError(f"{beside.name}: side must be L or R, got {facts['side']!r}")
     return Scan(pixels.T[None, :, :, None], affine @ np.diag([*own, 1.0, 1.0]), facts)
+
+
+def viewer_affine(path: Path) -> Affine | None:
+    """Where ITK, and with it 3D Slicer, puts the pixels of a radiograph, which need not know how large they are.
+
+    What is drawn there lies pixel by pixel on the image; only the distance in mm between pixels may be another.
+
+    Returns:
+        Voxel index to RAS+ mm; None if the file is no radiograph or ITK cannot read it.
+    """
+    if path.is_dir() or not is_radiograph(path):
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    count = min(reader.GetDimension(), 3)
+    origin, spacing, direction = np.zeros(3), np.ones(3), np.eye(3)
+    origin[:count], spacing[:count] = reader.GetOrigin()[:count], reader.GetSpacing()[:count]
+    direction[:count, :count] = np.reshape(reader.GetDirection(), [reader.GetDimension()] * 2)[:count, :count]
+    return from_lps(tuple(origin), tuple(spacing), tuple(direction.ravel()))
 
 
 def _noted(file: Path) -> dict[str, Any]:

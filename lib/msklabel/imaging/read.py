@@ -94,6 +94,11 @@ def _load(path: Path, files: list[Path]) -> sitk.Image:
             require_whole(path)
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise ImageError(
+                f"{path.name}: its axes are not at right angles, as after a tilted gantry; resample it to a "
+                "rectangular grid first"
+            ) from error
         raise ImageError(f"{path.name}: cannot be read as an image; it may be damaged or of another kind") from error
 
 

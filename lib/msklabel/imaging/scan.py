@@ -24,11 +24,14 @@ class Scan:
         array: Shape (C, X, Y, Z), any real dtype, in the stored axis order; HU for CT. A radiograph has Z = 1.
         affine: Shape (4, 4), voxel index to RAS+ mm.
         facts: What the file says beside the voxels (modality, patient, body part), as far as it does.
+        beside: Channels that were there and are none of the system's, by name, each (X, Y, Z): water and fat of a Dixon
+            scan, which tell what its phases leave open.
     """
 
     array: NDArray[Any]
     affine: Affine
     facts: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:

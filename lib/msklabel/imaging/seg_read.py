@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msklabel.imaging.frames import FramePlace, SourceGrid, places_of, source_grid, voxels_under
 from msklabel.imaging.scan import ImageError, LabelMap
-from msklabel.system import Label
+from msklabel.sections import Label
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"

@@ -19,7 +19,7 @@ from msklabel import __version__
 from msklabel.imaging.frames import SourceGrid, source_grid
 from msklabel.imaging.geometry import same_grid
 from msklabel.imaging.scan import ImageError, LabelMap
-from msklabel.system import Label
+from msklabel.sections import Label
 
 MANUFACTURER = "msklabel"
 _CATEGORIES = {

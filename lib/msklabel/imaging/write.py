@@ -16,7 +16,7 @@ from msklabel.durable import flush
 from msklabel.imaging.geometry import to_lps
 from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
-from msklabel.system import Label
+from msklabel.sections import Label
 
 _COMPRESSION = 1  # level of zlib: label maps are mostly runs, and somebody waits
 
@@ -42,7 +42,7 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
     os.close(handle)
     try:
         if suffix in (".nii", ".nii.gz"):
-            Path(temporary).write_bytes(_nifti(labels, compressed=suffix == ".nii.gz"))
+            Path(temporary).write_bytes(nifti_bytes(labels, compressed=suffix == ".nii.gz"))
         else:
             sitk.WriteImage(
                 _itk(labels, scheme if suffix == ".nrrd" else None),
@@ -59,7 +59,7 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
         Path(temporary).unlink(missing_ok=True)
 
 
-def _nifti(labels: LabelMap, compressed: bool) -> bytes:
+def nifti_bytes(labels: LabelMap, compressed: bool = True) -> bytes:
     """A whole NIfTI file; ITK's writer of this format ends quietly when the disk is full, so it is not used."""
     image = nib.Nifti1Image(labels.array, labels.affine)
     image.header.set_xyzt_units("mm")

@@ -49,7 +49,7 @@ class Child:
     It has a session of its own, so that Ctrl-C in the terminal reaches the server alone, which then stops it in order.
 
     Args:
-        method: ``train``, ``scoring`` or ``batch_infer``.
+        method: ``train``, ``scoring``, ``batch_infer`` or ``background``.
         request: What the app's method takes.
         source: The app.
         environment: Added to this process's environment.

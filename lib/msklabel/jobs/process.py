@@ -19,7 +19,7 @@ from msklabel.jobs.child import AppSource, Child, JobError
 from msklabel.jobs.logfile import JobLog
 
 logger = logging.getLogger(__name__)
-KINDS = ("train", "scoring", "batch_infer")
+KINDS = ("train", "scoring", "batch_infer", "background")
 _KEPT = 100
 _DETAILS = 20
 

@@ -28,7 +28,9 @@ class Case:
         load: Reads the scan and its label map (X, Y, Z), uint8.
         annotated: What the label speaks of.
         site: Where the scan was made, if that is known.
-        key: Changes whenever the scan's file or its label does; empty where nothing is to be kept for later.
+        label: Checksum of the label; empty where nothing about it is to be kept for later.
+        image: Changes whenever the scan's file does.
+        accepted: Whether a reviewer vouches for the label.
     """
 
     id: str
@@ -36,7 +38,9 @@ class Case:
     load: Callable[[], tuple[Scan, NDArray[np.uint8]]]
     annotated: Annotated = _EVERYTHING
     site: str | None = None
-    key: str = ""
+    label: str = ""
+    image: str = ""
+    accepted: bool = False
 
     def read(self, system: System) -> tuple[Scan, NDArray[np.uint8]]:
         """The scan, and its label map in which what is not known is ``UNKNOWN``."""

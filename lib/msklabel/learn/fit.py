@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from msklabel.errors import UserError
-from msklabel.learn.cases import Case
+from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.learn.evaluate import CaseDice, case_dice
+from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
+from msklabel.learn.together import gpus_for, train_together
 from msklabel.learn.trainer import Report, Trainer
 from msklabel.learn.versions import read_weights
 from msklabel.networks import Weights, loaded_network
@@ -40,61 +42,75 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Trained members, and Dice of each on the cases of its own fold (empty without folds)."""
+    """Trained members, Dice of each on the cases of its own fold (empty without folds), and what the training took."""
 
     members: list[Weights]
     fold_dice: CaseDice
     seconds: float
     device: torch.device
+    crops: int = 0
 
 
 def fit(
     system: System,
-    training: Sequence[Case],
-    held_out: Sequence[Case],
+    selection: Selection,
     folder: Path,
     recipe: Recipe,
     initial: Weights | None = None,
     report: Callable[[int, Report], None] = lambda _fold, _report: None,
     should_stop: Callable[[], bool] = lambda: False,
+    prepare: Callable[[System, Case], PreparedCase] = prepare_case,
 ) -> Fitted:
     """Train; goes on where it was stopped, folds that are done are not done again.
 
     Args:
         system: The system.
-        training: Cases to learn from; with folds they are split by patient.
-        held_out: Cases that choose the best epoch where there are no folds.
+        selection: Cases to learn from, split by patient where there are folds, and those held out, which choose the
+            best epoch where there are none.
         folder: Where checkpoints lie.
         recipe: Epochs, folds, seed, device.
         initial: Weights to start each member from.
         report: Called after each epoch with the fold's number.
         should_stop: Asked after each step.
+        prepare: Brings cases to the working grid.
 
     Raises:
         Stopped: If ``should_stop`` said so.
         UserError: If there are too few patients for the folds, or the loss diverges.
     """
-    groups = [(training, held_out)] if recipe.folds == 1 else _folds(system, training, recipe.folds)
+    folds = recipe.folds > 1
+    groups = _folds(system, selection.learned, recipe.folds) if folds else [(selection.training, selection.validation)]
+    older = [] if folds else selection.older
     members: list[Weights] = []
     fold_dice: CaseDice = {}
-    seconds = 0.0
+    seconds, crops = 0.0, 0
     device = torch.device("cpu")
     for number, (learn, test) in enumerate(groups):
         place = folder / f"fold{number}"
         done = place / "done.safetensors"
-        trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, recipe.seed + number)
+        seed, gpus = recipe.seed + number, gpus_for(system, recipe.device)
+        trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, seed, prepare)
         device = trainer.device
         if done.exists():
             members.append(read_weights(done, system))
+        elif len(gpus) > 1:
+            given = (learn, test, older)
+            told = partial(report, number)
+            weights, took = train_together(
+                system, place, gpus, given, initial, recipe.epochs, seed, told, should_stop, prepare
+            )
+            members.append(weights)
+            trainer.state.seconds, trainer.state.crops = took["seconds"], took["crops"]
+            save_file(weights, done, metadata={"fingerprint": system.fingerprint, "system": system.name})
         else:
-            members.append(trainer(learn, test, partial(report, number), should_stop))
+            members.append(trainer(learn, test, partial(report, number), should_stop, older))
             place.mkdir(parents=True, exist_ok=True)
             save_file(members[-1], done, metadata={"fingerprint": system.fingerprint, "system": system.name})
-        seconds += trainer.state.seconds
-        if recipe.folds > 1:
+        seconds, crops = seconds + trainer.state.seconds, crops + trainer.state.crops
+        if folds:
             engine = Engine(system, loaded_network(system, members[-1]), device)
             fold_dice |= case_dice(engine, test)
-    return Fitted(members, fold_dice, seconds, device)
+    return Fitted(members, fold_dice, seconds, device, crops)
 
 
 def _folds(system: System, cases: Sequence[Case], folds: int) -> list[tuple[list[Case], list[Case]]]:

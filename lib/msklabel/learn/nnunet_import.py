@@ -21,7 +21,8 @@ from msklabel.errors import UserError
 from msklabel.imaging.channels import channel_of
 from msklabel.learn.nnunet_folder import FILE, NnunetModel, Unfit, read_nnunet, require
 from msklabel.networks import Weights, build_network, weights_of
-from msklabel.system import System, Window, ZScore
+from msklabel.sections import Window, ZScore
+from msklabel.system import System
 
 _SPACING_TOLERANCE_FRACTION = 0.01
 _INPUT = "encoder.stages.0.0.convs.0.conv.weight"

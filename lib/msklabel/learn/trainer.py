@@ -1,10 +1,12 @@
-"""Train a system's network by its recipe: resumable, stoppable, on a GPU where there is one."""
+"""Train a system's network, from scratch by its recipe or further from a trained one: resumable and stoppable."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,20 @@ import torch
 
 from msklabel.errors import UserError
 from msklabel.learn.annotation import UNKNOWN
+from msklabel.learn.average import MovingAverage
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
-from msklabel.learn.losses import build_loss, cross_entropy
-from msklabel.learn.samples import Samples
+from msklabel.learn.checkpoint import load_checkpoint, save_checkpoint
+from msklabel.learn.group import Group
+from msklabel.learn.losses import Loss, build_loss, cross_entropy
+from msklabel.learn.optimise import build_optimizer, finetune_schedule, recipe_schedule, step_after_epoch
+from msklabel.learn.samples import Batch, Samples
 from msklabel.networks import Weights, build_network, load_weights, weights_of
 from msklabel.predict.engine import Engine, dice
-from msklabel.system import System, Train
+from msklabel.system import System
 
-_CHECKPOINT = "checkpoint.pt"
-_CHECKPOINT_SECONDS = 30.0
+logger = logging.getLogger(__name__)
 _VALIDATIONS = 20  # in a training whose recipe does not need one after each epoch
+_CHECKPOINT_SHARE = 0.05  # of the time that may go into writing checkpoints
 
 
 class Stopped(Exception):
@@ -49,6 +55,11 @@ class Report:
     best_dice: float
     seconds: float
 
+    @property
+    def seconds_left(self) -> float:
+        """Expected time to the last epoch."""
+        return self.seconds / max(1, self.epoch) * (self.epochs - self.epoch)
+
 
 @dataclass
 class _State:
@@ -59,10 +70,15 @@ class _State:
     best_loss: float = float("inf")
     epochs_since_gain: int = 0
     seconds: float = 0.0
+    crops: int = 0
 
 
 class Trainer:
     """One training of one system.
+
+    From scratch, and on all labels again, it follows the recipe and returns the weights of the best epoch. Fine-tuning
+    (with ``older`` cases) follows the recipe's ``finetune`` section and returns the moving average of the weights at
+    the end: the validation cases tell when to stop but never which weights to take, because the gate judges by them.
 
     Args:
         system: The system; its ``train`` section is the recipe.
@@ -71,6 +87,8 @@ class Trainer:
         device: Where to train; a GPU where there is one by default.
         epochs: Instead of the recipe's.
         seed: Of weights, order and augmentation.
+        prepare: Brings cases to the working grid.
+        group: The processes that train together.
     """
 
     def __init__(
@@ -81,23 +99,27 @@ class Trainer:
         device: torch.device | str | None = None,
         epochs: int | None = None,
         seed: int = 0,
+        prepare: Callable[[System, Case], PreparedCase] = prepare_case,
+        group: Group | None = None,
     ) -> None:
         self.system = system
         self.folder = folder
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.epochs = epochs or system.train.epochs
         self.seed = seed
+        self.prepare = prepare
+        self.group = group or Group()
         torch.manual_seed(seed)
         self.network = build_network(system).to(self.device)
         if initial is not None:
             load_weights(self.network, initial)
-        self.optimizer = _OPTIMIZERS[system.train.optimizer](self.network.parameters(), system.train)
-        self.schedule = _schedule(self.optimizer, system.train, self.epochs)
         half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.dtype = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.state = _State()
         self.best = weights_of(self.network)
+        self.average: MovingAverage | None = None
+        self.together = system.train.batch  # crops that go through the network at once
 
     def __call__(
         self,
@@ -105,59 +127,116 @@ class Trainer:
         validation: Sequence[Case] = (),
         report: Callable[[Report], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
+        older: Sequence[Case] = (),
     ) -> Weights:
-        """Train and return the best weights (the last ones without validation cases).
+        """Train and return weights, the best ones or, fine-tuned, the averaged ones.
+
+        Args:
+            training: Cases that each epoch shows.
+            validation: Cases that choose the best epoch, or when to stop fine-tuning.
+            report: Called after each epoch.
+            should_stop: Asked before each step.
+            older: Cases that the initial weights have learned from, replayed beside the others.
 
         Raises:
             Stopped: If ``should_stop`` said so; the checkpoint is written.
-            UserError: If there is nothing to train on, or the loss is no longer a number.
+            UserError: If there is nothing to train on, the loss is no longer a number, or the memory does not suffice.
         """
         if not training:
             raise UserError(f"{self.system.name}: no labelled scans to train on")
-        self._resume()
+        new, old, held_out = ([self.prepare(self.system, c) for c in cases] for cases in (training, older, validation))
+        samples = Samples(self.system, new, self.seed, old, self.system.train.finetune.replay)
+        if not samples.steps():
+            raise UserError(f"{self.system.name}: nothing is annotated in the labelled scans")
+        self._begin(samples, bool(older))
         started = time.monotonic() - self.state.seconds
-        samples = Samples(self.system, [prepare_case(self.system, case) for case in training], self.seed)
-        held_out = [prepare_case(self.system, case) for case in validation]
         loss_function = build_loss(self.system.train.loss)
-        saved = time.monotonic()
+        saved, saving = time.monotonic(), 0.0
         while self.state.epoch < self.epochs and not self._exhausted():
             loss = self._epoch(samples, loss_function, should_stop)
             self.state.epoch += 1
             current = self._validate(held_out) if held_out and self._validation_due() else (float("nan"),) * 2
             self._note(*current)
-            _step(self.schedule, current[1])
+            if self.average is None:
+                step_after_epoch(self.schedule, current[1])
             self.state.seconds = time.monotonic() - started
             report(Report(self.state.epoch, self.epochs, loss, current[0], self.state.best_dice, self.state.seconds))
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                self._save()
+            if time.monotonic() - saved > saving / _CHECKPOINT_SHARE:
                 saved = time.monotonic()
+                self._save()
+                saving = time.monotonic() - saved
+        if self.average is not None:
+            return weights_of(self.average.network)
         return self.best if held_out else weights_of(self.network)
 
-    def _epoch(self, samples: Samples, loss_function: Any, should_stop: Callable[[], bool]) -> float:
+    def _begin(self, samples: Samples, finetune: bool) -> None:
+        """Choose recipe or fine-tuning, and go on from a checkpoint where there is one."""
+        recipe, how = self.system.train, self.system.train.finetune
+        if finetune:
+            self.epochs = ceil(self.epochs * how.epochs_fraction)
+            self.average = MovingAverage(self.network, how.average_decay)
+            self.optimizer = build_optimizer(self.network.parameters(), recipe, how.learning_rate_factor)
+            self.schedule = finetune_schedule(self.optimizer, how, self.epochs * samples.steps())
+        else:
+            self.optimizer = build_optimizer(self.network.parameters(), recipe)
+            self.schedule = recipe_schedule(self.optimizer, recipe, self.epochs)
+        self._resume()
+
+    def _epoch(self, samples: Samples, loss_function: Loss, should_stop: Callable[[], bool]) -> float:
         self.network.train()
         losses = []
-        for batch in samples.epoch(self.state.epoch):
-            if should_stop():
+        for batch in samples.epoch(self.state.epoch, self.group.rank, self.group.world):
+            if self.group.from_first(float(should_stop()), self.device):
                 self._save()
                 raise Stopped
-            image, labels, known = (part.to(self.device) for part in (batch.image, batch.labels, batch.known))
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
-                loss = loss_function(self.network(image), labels, known)
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
+            losses.append(self._step(batch, loss_function))
+            self.state.crops += len(batch.image)
+        mean = self.group.mean(float(torch.stack(losses).mean()), self.device)
         if not np.isfinite(mean):
             raise UserError(
                 f"{self.system.name}: the loss became {mean} in epoch {self.state.epoch + 1}; lower learning_rate"
             )
         return mean
 
+    def _step(self, batch: Batch, loss_function: Loss) -> torch.Tensor:
+        """One optimiser step; where the GPU's memory does not suffice, in smaller pieces from then on."""
+        while True:
+            try:
+                loss = self._backward(batch, loss_function)
+                break
+            except torch.OutOfMemoryError:
+                if self.together == 1:
+                    raise UserError(
+                        f"{self.system.name}: the GPU's memory does not suffice for one crop of "
+                        f"{list(self.system.patch_voxels)} voxels; use another device, or a smaller patch_voxels"
+                    ) from None
+                self.together = max(1, min(self.together, len(batch.image)) // 2)
+                torch.cuda.empty_cache()
+                logger.warning("%s: out of GPU memory; %d crop(s) at once", self.system.name, self.together)
+        self.group.average_gradients(self.network, len(batch.image))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network)
+            self.schedule.step()
+        return loss
+
+    def _backward(self, batch: Batch, loss_function: Loss) -> torch.Tensor:
+        """Gradients of a batch, summed over pieces of it; the loss is the mean over pieces, weighted by their crops."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for first in range(0, len(batch.image), self.together):
+            piece = slice(first, first + self.together)
+            image, labels, known = (x[piece].to(self.device) for x in (batch.image, batch.labels, batch.known))
+            with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
+                loss = loss_function(self.network(image), labels, known) * (len(image) / len(batch.image))
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
     def _validate(self, cases: Sequence[PreparedCase]) -> tuple[float, float]:
         """Mean Dice over labels and mean cross-entropy, on the working grid."""
-        engine = Engine(self.system, self.network, self.device)
+        engine = Engine(self.system, self.average.network if self.average else self.network, self.device)
         rows, losses = [], []
         for case in cases:
             scores = engine.scores(case.prepared)
@@ -169,14 +248,13 @@ class Trainer:
             indices = self.system.label_indices.values()
             rows.append([dice(predicted, truth, i) if looked_for[i] else np.nan for i in indices])
         table = np.array(rows)
-        seen_labels = ~np.isnan(table).all(axis=0)
-        if not seen_labels.any():
-            return float("nan"), float(np.mean(losses))
-        return float(np.nanmean(table[:, seen_labels], axis=0).mean()), float(np.mean(losses))
+        there = ~np.isnan(table).all(axis=0)
+        mean = float(np.nanmean(table[:, there], axis=0).mean()) if there.any() else float("nan")
+        return mean, float(np.mean(losses))
 
     def _validation_due(self) -> bool:
         recipe = self.system.train
-        if recipe.schedule == "plateau" or recipe.stop_epochs:
+        if self.average is not None or recipe.schedule == "plateau" or recipe.stop_epochs:
             return True
         every = max(1, self.epochs // _VALIDATIONS)
         return self.state.epoch % every == 0 or self.state.epoch == self.epochs
@@ -192,14 +270,14 @@ class Trainer:
         state.best_loss = min(state.best_loss, current_loss)
 
     def _exhausted(self) -> bool:
-        limit = self.system.train.stop_epochs
+        recipe = self.system.train
+        limit = recipe.stop_epochs if self.average is None else recipe.finetune.stop_epochs
         return limit is not None and self.state.epochs_since_gain >= limit
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{_CHECKPOINT}"
-        parts = {
-            "fingerprint": self.system.fingerprint,
+        if self.group.rank:
+            return
+        parts: dict[str, Any] = {
             "network": weights_of(self.network),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
@@ -207,45 +285,20 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "state": asdict(self.state),
         }
-        torch.save(parts, temporary)
-        temporary.replace(self.folder / _CHECKPOINT)
+        if self.average is not None:
+            parts |= {"average": weights_of(self.average.network), "average_steps": self.average.steps}
+        save_checkpoint(self.folder, self.system, parts)
 
     def _resume(self) -> None:
-        file = self.folder / _CHECKPOINT
-        if not file.exists():
+        parts = load_checkpoint(self.folder, self.system, self.device)
+        if parts is None:
             return
-        parts = torch.load(file, map_location=self.device, weights_only=True)
-        if parts["fingerprint"] != self.system.fingerprint:
-            raise UserError(f"{self.system.name}: the checkpoint in {self.folder.name} is of another configuration")
         load_weights(self.network, parts["network"])
         self.best = {name: tensor.cpu() for name, tensor in parts["best"].items()}
         self.optimizer.load_state_dict(parts["optimizer"])
         self.schedule.load_state_dict(parts["schedule"])
         self.scaler.load_state_dict(parts["scaler"])
         self.state = _State(**parts["state"])
-
-
-_OPTIMIZERS: dict[str, Callable[[Any, Train], torch.optim.Optimizer]] = {
-    "adam": lambda p, t: torch.optim.Adam(p, lr=t.learning_rate, weight_decay=t.weight_decay),
-    "adamw": lambda p, t: torch.optim.AdamW(p, lr=t.learning_rate, weight_decay=t.weight_decay),
-    "sgd": lambda p, t: torch.optim.SGD(
-        p, lr=t.learning_rate, weight_decay=t.weight_decay, momentum=t.momentum, nesterov=t.momentum > 0
-    ),
-}
-_Schedule = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Train, epochs: int) -> _Schedule:
-    if recipe.schedule == "plateau":
-        patience = recipe.plateau_epochs or 0
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
-    if recipe.schedule == "polynomial":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs) ** 0.9)
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-
-
-def _step(schedule: _Schedule, validation_loss: float) -> None:
-    if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        schedule.step()
-    elif not np.isnan(validation_loss):
-        schedule.step(validation_loss)
+        if self.average is not None:
+            load_weights(self.average.network, parts["average"])
+            self.average.steps = parts["average_steps"]

@@ -7,20 +7,24 @@ members of an ensemble are ``weights.safetensors``, ``weights_1.safetensors`` an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from msklabel.durable import flush, replace_text
-from msklabel.errors import NotFound, UserError
+from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.learn.record import to_json
 from msklabel.networks import Weights
 from msklabel.system import System
 
@@ -56,7 +60,9 @@ class Versions:
                 save_file(weights, building / _member_name(number), metadata=facts)
             document = system.model_dump(mode="json", exclude_unset=True)
             (building / "system.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-            (building / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+            sums = {file.name: sha256_of(file) for file in sorted(building.glob("*.safetensors"))}
+            metrics = {**metrics, "weights_sha256": sums}
+            (building / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
             for file in building.iterdir():
                 flush(file)
             name = self._next_name(system.name)
@@ -91,10 +97,64 @@ class Versions:
         except FileNotFoundError:
             return None
 
-    def publish(self, system: str, name: str, variant: str = "") -> None:
-        """Put a stored version in service, atomically."""
+    def overview(self, system: str) -> dict[str, Any]:
+        """The versions of a system for clients: ``serving``, ``versions`` with what was measured, ``history``."""
+        listed = [self.get(system, name) for name in self.names(system)]
+        return {
+            "serving": self.serving(system),
+            "versions": [{"version": version.name, **version.metrics} for version in listed],
+            "history": self.history(system),
+        }
+
+    def considered(self, system: str) -> set[str]:
+        """Checksums of the labels that the newest version was made from, validated with or held back."""
+        names = self.names(system)
+        return set(self.get(system, names[-1]).metrics.get("considered", [])) if names else set()
+
+    def publish(self, system: str, name: str, variant: str = "", reason: str = "", who: str = "") -> None:
+        """Put a stored version in service, atomically; the history says when and why.
+
+        Raises:
+            NotFound: If there is no such version.
+        """
         self.get(system, name)
-        replace_text(self.root / system / _pointer(variant), f"{name}\n")
+        folder = self.root / system
+        with FileLock(folder / ".publish.lock"):
+            entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": name, "reason": reason, "who": who}
+            history = [*self.history(system, variant), entry]
+            replace_text(folder / f"{_pointer(variant)}_history.json", to_json(history))
+            replace_text(folder / _pointer(variant), f"{name}\n")
+
+    def history(self, system: str, variant: str = "") -> list[dict[str, str]]:
+        """What was put in service, oldest first: ``time``, ``version``, ``reason``, ``who``."""
+        file = self.root / system / f"{_pointer(variant)}_history.json"
+        try:
+            return list(json.loads(file.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError):
+            return []
+
+    def roll_back(self, system: str, name: str = "", variant: str = "", who: str = "") -> str:
+        """Put an earlier version back in service, or any one by name; returns its name.
+
+        Args:
+            system: Name of the system.
+            name: Version; empty for the one that was served before the present one.
+            variant: Of the system.
+            who: Wanted it.
+
+        Raises:
+            Conflict: If none was served before.
+            NotFound: If there is no such version.
+        """
+        now = self.serving(system, variant)
+        if not name:
+            served = [entry["version"] for entry in self.history(system, variant)]
+            earlier = [version for version in served if int(version) < int(now or 0)]
+            if not earlier:
+                raise Conflict(f"{system}: no version was served before {now or 'the first'}")
+            name = earlier[-1]
+        self.publish(system, name, variant, f"by hand, instead of {now}", who)
+        return name
 
     def weights(self, system: System, name: str) -> list[Weights]:
         """Read the weights of every member of a version; one where it is no ensemble.
@@ -103,11 +163,14 @@ class Versions:
             NotFound: If there is no such version.
             UserError: If the file is damaged, or belongs to another system, other labels or another network.
         """
-        self.get(system.name, name)
+        sums = self.get(system.name, name).metrics.get("weights_sha256", {})
         folder = self.root / system.name / name
         files = [folder / _member_name(0)]
         while (following := folder / _member_name(len(files))).exists():
             files.append(following)
+        for file in files:
+            if sums.get(file.name) not in (None, sha256_of(file)):
+                raise UserError(f"{system.name} {name}: {file.name} cannot be read: it is not what was stored")
         return [read_weights(file, system) for file in files]
 
     def _next_name(self, system: str) -> str:
@@ -134,6 +197,15 @@ def read_weights(file: Path, system: System) -> Weights:
             f"fingerprint {system.fingerprint})"
         )
     return tensors
+
+
+def sha256_of(file: Path) -> str:
+    """Checksum of a file, in hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _pointer(variant: str) -> str:

@@ -2,7 +2,7 @@
 
 A builder takes the input's channels, classes and patch and its own parameters, and returns a module that maps
 (batch, channels, *space) to class scores (batch, classes, *space); with deep supervision, in training mode, to a list
-of such tensors, the full resolution first.
+of such tensors, the full resolution first. It declares where its deepest features are (``with_bottleneck``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from msklabel.networks.contract import Input
+from msklabel.networks.contract import Input, bottleneck_of
 from msklabel.networks.dense_unet import build_dense_unet
 from msklabel.networks.monai_networks import build_unetr, build_vnet
 from msklabel.networks.plain_unet import build_plain_unet
@@ -27,7 +27,16 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vnet": build_vnet,
 }
 
-__all__ = ["NETWORKS", "Input", "Weights", "build_network", "load_weights", "loaded_network", "weights_of"]
+__all__ = [
+    "NETWORKS",
+    "Input",
+    "Weights",
+    "bottleneck_of",
+    "build_network",
+    "load_weights",
+    "loaded_network",
+    "weights_of",
+]
 
 
 def build_network(system: System) -> nn.Module:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Input:
@@ -30,3 +32,19 @@ class Input:
         wrong = [n for n, stride in zip(self.patch_voxels, strides, strict=True) if n % stride]
         if wrong:
             raise ValueError(f"patch_voxels {list(self.patch_voxels)} must be a multiple of {list(strides)}")
+
+
+def with_bottleneck(network: nn.Module, name: str) -> nn.Module:
+    """Declare which submodule of a network gives its deepest features, (B, F, *space) or, of a transformer, (B, T, F).
+
+    Raises:
+        AttributeError: If it has no such submodule.
+    """
+    network.get_submodule(name)
+    vars(network)["bottleneck"] = name
+    return network
+
+
+def bottleneck_of(network: nn.Module) -> nn.Module:
+    """The submodule that gives the deepest features; every builder of the registry declares one."""
+    return network.get_submodule(vars(network)["bottleneck"])

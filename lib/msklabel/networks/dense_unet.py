@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from msklabel.networks.contract import Input
+from msklabel.networks.contract import Input, with_bottleneck
 
 
 class DenseBlock(nn.Module):
@@ -89,4 +89,5 @@ def build_dense_unet(
     if shape.dimensions != 2:
         raise ValueError("dense_unet works on 2D slices; set dimensions: 2")
     shape.require_multiple_of([2 ** (levels - 1)] * 2)
-    return DenseUNet(shape.channels, shape.classes, levels, layers_per_block, growth, first_features)
+    network = DenseUNet(shape.channels, shape.classes, levels, layers_per_block, growth, first_features)
+    return with_bottleneck(network, f"down.{levels - 1}")

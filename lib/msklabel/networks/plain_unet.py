@@ -9,7 +9,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from msklabel.networks.contract import Input
+from msklabel.networks.contract import Input, with_bottleneck
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -66,4 +66,4 @@ def build_plain_unet(
         deep_supervision=deep_supervision,
     )
     network.apply(network.initialize)
-    return network
+    return with_bottleneck(network, f"encoder.stages.{stages - 1}")

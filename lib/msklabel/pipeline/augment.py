@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.transforms import Compose, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
-from msklabel.system import Augment
+from msklabel.sections import Augment
 
 _PROBABILITY = 0.5
 

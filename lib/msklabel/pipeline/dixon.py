@@ -24,6 +24,7 @@ _CORE_DEPTH_MM = 15.0  # or half of the greatest depth in the slice, whichever i
 _SMALLEST_PIECE_MM2 = 1000.0  # a finger or noise is no limb
 _CLEAR_PERCENT = 10.0  # difference of fat fractions of ring and core that decides
 _NEARLY_ALL = 0.8
+_SLICES_LOOKED_AT = 24
 
 
 def in_out_of_phase(water: Image, fat: Image) -> tuple[Image, Image]:
@@ -194,10 +195,29 @@ def detect_swapped(water: Image, fat: Image, spacing_mm: tuple[float, float, flo
     )
 
 
+def signal_under_skin(image: Image, spacing_mm: tuple[float, float, float]) -> float | None:
+    """Median signal 2 to 6 mm under the surface of the limbs, where there is fat.
+
+    Args:
+        image: Shape (X, Y, Z), axis 2 along the limb; a channel in which neither water nor fat is dark.
+        spacing_mm: Voxel size along each axis.
+
+    Returns:
+        None if there is no limb in the image.
+    """
+    magnitude = _magnitude(image)
+    level = _BODY_FRACTION * float(np.percentile(magnitude[magnitude > 0], 99)) if (magnitude > 0).any() else 0.0
+    step = max(1, magnitude.shape[2] // _SLICES_LOOKED_AT)
+    found = []
+    for z in range(0, magnitude.shape[2], step):
+        found += [ring for ring, _ in _rings_and_cores(magnitude[..., z] > level, magnitude[..., z], spacing_mm[:2])]
+    return float(np.median(found)) if found else None
+
+
 def _rings_and_cores(
     tissue: NDArray[np.bool_], fraction: Image, spacing_mm: tuple[float, ...]
 ) -> list[tuple[float, float]]:
-    """Median fat fraction of ring and core of each limb in a slice (X, Y)."""
+    """Median value (of the fat fraction, or another image) in ring and core of each limb in a slice (X, Y)."""
     limbs, number = ndimage.label(ndimage.binary_fill_holes(ndimage.binary_opening(tissue)))
     pairs = []
     for limb in range(1, number + 1):

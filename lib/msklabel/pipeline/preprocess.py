@@ -25,7 +25,8 @@ from msklabel.pipeline.resample import (
     resampled_shape,
 )
 from msklabel.pipeline.sides import Sides, find_sides
-from msklabel.system import Percentile, System, Window
+from msklabel.sections import Percentile, Window
+from msklabel.system import System
 
 _MARGIN_MM = 10.0
 _SLAB_ELEMENTS = 2**25  # scores held at once while restoring: 128 MiB in float32

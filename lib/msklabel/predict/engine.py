@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,23 @@ from msklabel.predict.windows import blend_weights, plan_windows, window_slices,
 from msklabel.system import System
 
 Progress = Callable[[int, int], None]
+_SLICES_AT_ONCE = 16
+# Sees the scores (classes, X, Y, Z) of each network on the working crop, before they are combined.
+Watch = Callable[[Prepared, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A predicted label map and how long each stage took, in seconds."""
+    """A predicted label map.
+
+    Attributes:
+        seconds: How long each stage took.
+        facts: What was measured on the way, for the client; ``warnings`` are sentences.
+    """
 
     labels: LabelMap
     seconds: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Engine:
@@ -48,12 +58,13 @@ class Engine:
         self.networks = [network.to(self.device).eval() for network in members]
         self.preprocess = Preprocess(system)
 
-    def __call__(self, scan: Scan, progress: Progress | None = None) -> Segmentation:
+    def __call__(self, scan: Scan, progress: Progress | None = None, watch: Watch | None = None) -> Segmentation:
         """Segment a scan.
 
         Args:
             scan: The scan, in any orientation and spacing.
             progress: Called with windows done and windows in all.
+            watch: Called with the scores of each network.
 
         Raises:
             UserError: If the scan does not fit the system.
@@ -61,7 +72,7 @@ class Engine:
         marks = [time.perf_counter()]
         prepared = self.preprocess(scan)
         marks.append(time.perf_counter())
-        scores = self.scores(prepared, progress)
+        scores = self.scores(prepared, progress, watch)
         marks.append(time.perf_counter())
         grid = prepared.grid
         restored = self.preprocess.restore(scores, grid)
@@ -71,7 +82,7 @@ class Engine:
         return Segmentation(LabelMap(labels, scan.affine), {stage: round(float(s), 4) for stage, s in stages})
 
     @torch.inference_mode()
-    def scores(self, prepared: Prepared, progress: Progress | None = None) -> torch.Tensor:
+    def scores(self, prepared: Prepared, progress: Progress | None = None, watch: Watch | None = None) -> torch.Tensor:
         """Class scores (classes, X, Y, Z) on the working crop: blended over windows, combined over members.
 
         Scores of one network are its outputs; an ensemble's are mean probabilities or, by the system's choice, the
@@ -82,19 +93,28 @@ class Engine:
         total: list[torch.Tensor] = []
         for member, network in enumerate(self.networks):
             steps = _shifted(progress, member, len(self.networks))
-            scores = [self._combined(part) for part in self._blended(network, plan, steps)]
-            total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
-        x, y, z = parts[0].shape[1:]
-        return prepared.whole([part[:, :x, :y, :z] for part in total])
+            blended = self._blended(network, plan, steps)
+            if watch:
+                watch(prepared, prepared.whole([_cropped(part, parts[0]) for part in blended]))
+            scores = [self._combined(part) for part in blended]
+            if not total:
+                total = scores
+                continue
+            for part, added in zip(total, scores, strict=True):
+                part += added
+        return prepared.whole([_cropped(part, parts[0]) for part in total])
 
     def _combined(self, scores: torch.Tensor) -> torch.Tensor:
-        """What one member adds to the sum over members."""
+        """What one member adds to the sum over members; overwrites the scores, which may be gigabytes."""
         if len(self.networks) == 1:
             return scores
-        if self.system.predict.ensemble == "mean":
-            return scores.softmax(0) / len(self.networks)
-        votes = functional.one_hot(scores.argmax(0), len(scores)).movedim(-1, 0)
-        return votes.float() / len(self.networks)
+        for part in scores.split(_SLICES_AT_ONCE, dim=-1):
+            if self.system.predict.ensemble == "mean":
+                part.copy_(part.softmax(0) / len(self.networks))
+            else:
+                winner = part.argmax(0, keepdim=True)
+                part.zero_().scatter_(0, winner, 1 / len(self.networks))
+        return scores
 
     def _blended(self, network: nn.Module, plan: _Plan, progress: Progress | None) -> list[torch.Tensor]:
         """Scores of one network on every part, (classes, X, Y, Z) each."""
@@ -146,6 +166,11 @@ class _Plan:
             x, y, z = image.shape[1:]
             starts = plan_windows((x, y, z), patch, system.predict.overlap, occupied)
             self.windows += [(part, window_slices(start, patch)) for start in starts]
+
+
+def _cropped(padded_scores: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    x, y, z = part.shape[1:]
+    return padded_scores[:, :x, :y, :z]
 
 
 def _shifted(progress: Progress | None, member: int, members: int) -> Progress | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -11,8 +15,11 @@ from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine, Segmentation
-from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
+from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 class WeightSource(Protocol):
@@ -58,18 +65,38 @@ class ServedModel:
         with self._lock:
             name, engine = self._engine("")
             result = engine(scan)
-            variant = self._variant(scan, result)
-            if not variant:
+            if not self.system.variants:
                 return name, result
-            name, engine = self._engine(variant)
-            return f"{name} ({variant})", engine(scan)
+            percent = muscle_fat_fraction_percent(self.system, scan, result.labels.array)
+            fitting = fitting_variant(self.system, percent)
+            served = bool(fitting) and self.versions.serving(self.system.name, fitting) is not None
+            if served:
+                variant_name, engine = self._engine(fitting)
+                name, result = f"{variant_name} ({fitting})", engine(scan)
+            return name, replace(result, facts=self._facts(scan, result, percent, "" if served else fitting))
 
-    def _variant(self, scan: Scan, first: Segmentation) -> str:
-        """The variant in service that fits the scan, empty for none."""
-        if not any(self.versions.serving(self.system.name, variant) for variant in self.system.variants):
-            return ""
-        variant = fitting_variant(self.system, muscle_fat_fraction_percent(self.system, scan, first.labels.array))
-        return variant if variant and self.versions.serving(self.system.name, variant) else ""
+    def apply(self, work: Callable[[Engine], Result]) -> Result:
+        """Use the engine of the version in service, alone.
+
+        Raises:
+            Conflict: If no version is in service yet.
+        """
+        with self._lock:
+            return work(self._engine("")[1])
+
+    def _facts(self, scan: Scan, result: Segmentation, percent: float, missing: str) -> dict[str, Any]:
+        """The fat fraction that decided, and what speaks against the model that was taken."""
+        doubt = doubt_about_fat(self.system, scan, result.labels.array, percent)
+        warnings = [doubt] if doubt else []
+        if missing:
+            warnings.append(
+                f"the muscles' fat fraction is {percent:.0f} %, but the model for such scans, {missing}, is not "
+                "trained yet; the first model was not made for them"
+            )
+        for warning in warnings:
+            logger.warning("%s: %s", self.system.name, warning)
+        known = None if math.isnan(percent) else round(percent, 1)
+        return {**result.facts, "fat_fraction_percent": known, "warnings": warnings}
 
     def _engine(self, variant: str) -> tuple[str, Engine]:
         name = self.versions.serving(self.system.name, variant)

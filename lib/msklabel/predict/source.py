@@ -37,7 +37,8 @@ def read_for(system: System, path: str | Path) -> Scan:
         return read_channels(path, system.channels)
     if {"water", "fat"} <= named.keys():
         _require_not_swapped(scan, Path(path).name)
-    return Scan(select_channels(named, system.channels), scan.affine, scan.facts)
+    beside = {name: array for name, array in named.items() if name not in system.channels}
+    return Scan(select_channels(named, system.channels), scan.affine, scan.facts, beside)
 
 
 def _require_modality(system: System, scan: Scan, name: str) -> None:

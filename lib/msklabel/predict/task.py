@@ -6,23 +6,27 @@ import shutil
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
-from msklabel.imaging.scan import Scan
+from msklabel.imaging.radiograph import viewer_affine
+from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.imaging.write import write_labels
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
+from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
+from msklabel.sections import Label
 from msklabel.system import System
 
 RESULT_SUFFIXES = (".nii.gz", ".nrrd", ".nii", ".mha")
 THRESHOLD_SUFFIX = "_threshold"
+INTERPOLATE = "interpolate"
 
 
 class SegmentationTask(InferTask):
@@ -57,27 +61,22 @@ class SegmentationTask(InferTask):
         Raises:
             UserError: If the scan cannot be read or does not fit the system, or the extension is none of ours.
         """
-        suffix = str(request.get("result_extension") or RESULT_SUFFIXES[0])
-        if suffix not in RESULT_SUFFIXES:
-            raise UserError(f"result_extension {suffix!r} is not known; one of {', '.join(RESULT_SUFFIXES)}")
+        suffix = _result_suffix(request)
         started = time.perf_counter()
         scan = read_for(self.system, request["image"])
         read = time.perf_counter()
         version, result = self.segment(scan)
         segmented = time.perf_counter()
-        folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
-        file = folder / f"{self.system.name}{suffix}"
-        try:
-            write_labels(file, result.labels, self.system.labels)
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        seen = viewer_affine(Path(request["image"]))  # of a radiograph, where viewers put its pixels
+        labels = result.labels if seen is None else LabelMap(result.labels.array, seen)
+        file = _write_result(f"{self.system.name}{suffix}", labels, self.system.labels)
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
         return str(file), {
             "label_names": self.system.label_indices,
             "latencies": {stage: round(s, 4) for stage, s in seconds.items()},
             "model_version": version,
+            **result.facts,
         }
 
 
@@ -108,3 +107,76 @@ class ClassicalTask(SegmentationTask):
     def segment(self, scan: Scan) -> tuple[str | None, Segmentation]:
         """Segment by thresholds."""
         return None, self.segmenter(scan)
+
+
+class InterpolateTask(InferTask):
+    """Fill a scan's label between the slices that an annotator has drawn.
+
+    Listed as a segmentation model, the only kind that 3D Slicer offers for a whole scan without clicks.
+
+    Args:
+        systems: Systems that labels may belong to, by name.
+        stored: Finds the newest stored label of an image, of one system or (empty) of any.
+    """
+
+    def __init__(self, systems: Mapping[str, System], stored: Callable[[str, str], StoredLabel]) -> None:
+        config = {"system": [ANY_SYSTEM, *systems], "axis": [FIND_AXIS, "0", "1", "2"]}
+        description = "Fills the submitted label of a scan between the slices that were drawn; one in five is enough"
+        super().__init__(InferType.SEGMENTATION, [], 3, description, config=config)
+        self.systems = systems
+        self.stored = stored
+
+    def is_valid(self) -> bool:
+        """Always listed."""
+        return True
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Fill ``request["label"]``, a path on this machine, or the newest stored label of ``request["image_id"]``.
+
+        Args:
+            request: ``label`` or ``image_id``; ``system`` of the label; ``axis`` and ``slices`` that were drawn, found
+                from the label by default; ``label_info`` as for a submission; ``result_extension``.
+
+        Returns:
+            Path of a temporary file, the caller's to remove, and facts for the client.
+
+        Raises:
+            UserError: If there is no label, or nothing in it to interpolate between.
+        """
+        suffix = _result_suffix(request)
+        started = time.perf_counter()
+        drawn = self._drawn(request)
+        labels, facts = fill(drawn)
+        scheme = self.systems[drawn.system].labels if drawn.system else {}
+        file = _write_result(f"{drawn.system or INTERPOLATE}{suffix}", labels, scheme)
+        seconds = round(time.perf_counter() - started, 4)
+        params = {"label_names": drawn.names, "system": drawn.system, "latencies": {"total": seconds}}
+        return str(file), {**params, **facts, "model_version": None}
+
+    def _drawn(self, request: Mapping[str, Any]) -> Drawn:
+        system = str(request.get("system") or ANY_SYSTEM)
+        system = "" if system == ANY_SYSTEM else system
+        if request.get("label"):
+            return read_drawn(Path(request["label"]), self.systems, system, request)
+        if not request.get("image_id"):
+            raise UserError("which label? Send the form field 'label', or name a scan that has a submitted one")
+        stored = self.stored(str(request["image_id"]), system)
+        return read_drawn(stored.file, self.systems, stored.system, request, stored.annotated)
+
+
+def _result_suffix(request: Mapping[str, Any]) -> str:
+    suffix = str(request.get("result_extension") or RESULT_SUFFIXES[0])
+    if suffix not in RESULT_SUFFIXES:
+        raise UserError(f"result_extension {suffix!r} is not known; one of {', '.join(RESULT_SUFFIXES)}")
+    return suffix
+
+
+def _write_result(name: str, labels: LabelMap, scheme: Mapping[str, Label]) -> Path:
+    """Write to a temporary folder of its own; what fails leaves nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
+    try:
+        write_labels(folder / name, labels, scheme)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder / name

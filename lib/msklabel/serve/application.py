@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from fastapi.routing import APIRoute
 from msklabel import __version__
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
+from msklabel.jobs.precedence import PRECEDENCE, Precedence
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.auto_train import watch
+from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.context import Context
 from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import ErrorAnswers, add_handlers
@@ -47,15 +50,25 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     info = InfoCache(app.info)
     source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
+    precedence = Precedence(state / PRECEDENCE)
+    inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
+    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget())
     context = Context(
         app=app,
         settings=settings,
         users=users,
         grants=ImageGrants(settings.image_grant_s),
-        inferences=InferenceQueue(app.infer, _devices(app), settings.max_waiting_inferences),
-        jobs=JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget()),
+        inferences=inferences,
+        jobs=jobs,
         info=info,
         scratch=Scratch(state),
+        background=BackgroundScoring(
+            jobs,
+            precedence,
+            app.scores_progress,
+            lambda: any(sum(lane.values()) for lane in inferences.lengths().values()),
+            settings.scoring_delay_s,
+        ),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
         exchange=_exchange(app, info),
     )
@@ -103,9 +116,16 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(context.app.cleanup_sessions)
     if context.exchange:
         context.exchange.start()
+    context.background.start()
+    training = watch(context.app, context.jobs) if context.app.options.auto_train else None
+    if training:
+        training.open()
     try:
         yield
     finally:
+        if training:
+            training.close()
+        await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
         context.info.close()
@@ -121,6 +141,16 @@ def _exchange(app: MskLabelApp, info: InfoCache) -> Exchange | None:
     if app.pacs is None:
         return None
     return Exchange(SegmentationExchange(app.datastore().store, app.pacs), info.forget)
+
+
+def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What computes for those who wait; background work of other processes pauses meanwhile."""
+
+    def compute(request: Mapping[str, Any]) -> dict[str, Any]:
+        with precedence.held():
+            return app.heatmap(request) if "heatmap" in request else app.infer(request)
+
+    return compute
 
 
 def _devices(app: MskLabelApp) -> list[str]:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
+from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import Forbidden
 from msklabel.serve.exchange import Exchange
@@ -39,6 +40,7 @@ class Context:
         jobs: Training, scoring, batch inference.
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
+        background: Keeps scores up to date.
         proxy: To the PACS, where the studies lie in one.
         exchange: Of segmentations with it.
     """
@@ -51,6 +53,7 @@ class Context:
     jobs: JobRunner
     info: InfoCache
     scratch: Scratch
+    background: BackgroundScoring
     proxy: DicomwebProxy | None = None
     exchange: Exchange | None = None
 

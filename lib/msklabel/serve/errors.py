@@ -16,11 +16,13 @@ from monailabel.interfaces.exception import (
     MONAILabelError,
     MONAILabelException,
 )
+from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msklabel.errors import UserError
+from msklabel.store.damage import is_damage
 
 logger = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,6 +58,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return HTTPStatus.NOT_FOUND, error.msg
     if isinstance(error, MONAILabelException) and error.error in _CALLERS_FAULT:
         return HTTPStatus.BAD_REQUEST, error.msg
+    if isinstance(error, DatabaseError) and is_damage(error):
+        return HTTPStatus.SERVICE_UNAVAILABLE, "the database is damaged: restart the server, which then says what to do"
     if any(_says_disk_full(cause) for cause in _chain(error)):
         return HTTPStatus.INSUFFICIENT_STORAGE, "the disk is full or cannot be written; nothing was stored"
     return (

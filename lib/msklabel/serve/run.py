@@ -10,10 +10,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 
 from msklabel.errors import UserError
@@ -91,7 +92,8 @@ def _listen(settings: ServeSettings) -> socket.socket:
 def _greet(app: MskLabelApp, settings: ServeSettings) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
-    images = app.datastore().status().get("total", 0)
+    store: Any = app.datastore()
+    images = store.status().get("total", 0)
     lines = [
         f"[bold]{address}[/bold]   {images} scans in {app.given_studies}",
         "",
@@ -103,4 +105,6 @@ def _greet(app: MskLabelApp, settings: ServeSettings) -> None:
         else "Only this machine can reach it; others need --host and --token-file.",
         "Not for clinical use. Stop with Ctrl-C.",
     ]
+    if reason := store.store.read_only:
+        lines = [f"[bold red]{escape(reason)}[/bold red]", "", *lines]
     Console().print(Panel("\n".join(lines), title="msklabel", expand=False))

@@ -24,6 +24,7 @@ class ServeSettings:
         trusted_proxies: Addresses of reverse proxies whose word on the client's address counts.
         image_grant_s: Seconds for which the client that was given a scan may fetch it without its token.
         max_waiting_inferences: More are refused with 429.
+        scoring_delay_s: Seconds without other work before scans are scored in the background; 0 for never.
         stop_grace_s: Seconds between asking a job to stop and killing it.
     """
 
@@ -37,6 +38,7 @@ class ServeSettings:
     trusted_proxies: tuple[str, ...] = ()
     image_grant_s: float = 900.0
     max_waiting_inferences: int = 64
+    scoring_delay_s: float = 60.0
     stop_grace_s: float = 20.0
 
     def __post_init__(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +18,11 @@ from sqlalchemy import select
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
+from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
@@ -29,11 +34,14 @@ from msklabel.store.names import checked_info, checked_tag
 from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
 from msklabel.store.scores import Scores
+from msklabel.store.sides import exchanged_pairs, looks_mirrored
 from msklabel.store.source import FolderSource, Source
 from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,17 +110,51 @@ class Store:
         self.jobs = Jobs(self._database)
         self._view = View(self.studies, self.state, self.labels)
 
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing can be stored; None where all is well."""
+        return self._database.refused
+
     def open(self) -> None:
-        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        if not self.source.takes_uploads:
-            self.studies.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.state / ".open.lock"):
+        """Make what is missing, read the folder, and import labels of an existing MONAI Label folder.
+
+        With a damaged database, what can be read of it is served, and every attempt to store something is refused.
+
+        Raises:
+            UserError: If the state folder cannot be written.
+            Conflict: If the database is of a newer version.
+        """
+        try:
+            (self.state / "labels").mkdir(parents=True, exist_ok=True)
+            if not self.source.takes_uploads:
+                self.studies.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.state / ".open.lock").acquire()
+        except OSError as error:
+            reason = f"the state folder {self.state} cannot be written ({error.strerror or error})"
+            raise UserError(f"{reason}; give another place by --conf state DIR") from error
+        with lock:
+            if self._database.is_sqlite and (damage := damage_of(self._database.file, self.state / "labels")):
+                self._open_read_only(damage)
+                return
             self._database.create()
             self.labels.tidy()
             self.images.refresh()
             import_folder(self)
             self._view.rebuild()
+
+    def _open_read_only(self, damage: str) -> None:
+        """Go on with a copy of what can be read, in a temporary file."""
+        file = self._database.file
+        copy = Path(tempfile.mkdtemp(prefix="msklabel-salvaged-")) / file.name
+        self._database.fall_back(copy)
+        self._database.create()
+        salvage(file, copy)
+        self.images.refresh()
+        self._database.refused = (
+            f"the database {file} is damaged ({damage}), so nothing can be stored: stop the server and run "
+            f"'msklabel restore BACKUP --studies {self.studies} --state {self.state}'"
+        )
+        logger.error(self._database.refused)
 
     def submit(
         self,
@@ -157,7 +199,7 @@ class Store:
         grid = self.images.grid(image_id)
         check_self_contained(file)
         labels = read_labels(file)
-        _check_grid(labels, grid)
+        labels = _placed(labels, grid, partial(self.images.path, image_id))
         system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
         annotated = read_annotated(info.get("annotated"), system, grid.shape)
         check_inside(annotated, labels.array, system)
@@ -171,6 +213,7 @@ class Store:
             labels=labels,
             classes=[name for name, index in system.label_indices.items() if index in used],
             annotated=annotated,
+            warnings=self._sides(image_id, tag, system, labels),
             author=_text(info.get("author") or info.get("user") or info.get("client_id")),
             origin=origin,
             base_model=_text(model_version),
@@ -251,6 +294,16 @@ class Store:
             raise UserError("the label is empty: only background is labelled")
         return system, LabelMap(array, labels.affine)
 
+    def _sides(self, image_id: str, tag: str, system: System, labels: LabelMap) -> list[str]:
+        """What looks wrong about left and right, in sentences."""
+        pairs = exchanged_pairs(labels.array, labels.affine, system.label_indices)
+        found = [f"{left!r} lies to the right of {right!r}: are the sides exchanged?" for left, right in pairs]
+        drafts = [] if tag == ORIGINAL else self.labels.history(image_id, ORIGINAL, system.name)
+        with suppress(OSError, UserError):  # a draft that cannot be read tells nothing
+            if drafts and looks_mirrored(labels.array, read_labels(self.labels.file(drafts[-1])).array, labels.affine):
+                found.append("the label agrees far better with the automatic one when left and right are exchanged")
+        return found
+
     def _proposed(self, image: Image) -> str | None:
         """System of the newest automatic label, else the one that was noted when a model was run on the image."""
         try:
@@ -267,11 +320,21 @@ def patient_of(image: Image) -> str:
     return image.patient or image.id
 
 
-def _check_grid(labels: LabelMap, scan: Grid) -> None:
-    """Refuse a label that does not lie on the voxels of its scan."""
+def _placed(labels: LabelMap, scan: Grid, locate: Callable[[], Path]) -> LabelMap:
+    """The label on the grid of its scan.
+
+    On a radiograph whose pixel size is noted beside it, or corrected for magnification, viewers draw in a grid of
+    another pixel size; a label that lies exactly there lies on the scan, pixel by pixel.
+
+    Raises:
+        UserError: If it does not lie on the voxels of its scan.
+    """
     got = Grid(labels.array.shape, labels.affine)
     if same_grid(got.shape, got.affine, scan.shape, scan.affine):
-        return
+        return labels
+    seen = viewer_affine(locate()) if scan.shape[2] == 1 else None
+    if seen is not None and same_grid(got.shape, got.affine, scan.shape, seen):
+        return LabelMap(labels.array, scan.affine)
     if str(got) != str(scan):
         raise UserError(f"the label does not lie on its scan: expected {scan}, got {got}")
     wanted, given = (" ".join(f"{number:.4g}" for number in grid.affine[:3].ravel()) for grid in (scan, got))

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
-from msklabel.errors import UserError
+from msklabel.errors import ReadOnly, UserError
 from msklabel.store.migrate import is_current, revision_of, upgrade
 
 _BUSY_MS = 60_000
@@ -35,6 +35,8 @@ class Database:
         self.file = file
         self._url = _postgresql(url) if url else URL.create("sqlite", database=str(file))
         self._engines: dict[int, Engine] = {}
+        self.refused: str | None = None
+        """Why nothing can be stored; None where all is well."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -66,6 +68,11 @@ class Database:
             if not is_current(connection):  # another process may have been first
                 upgrade(connection)
 
+    def fall_back(self, file: Path) -> None:
+        """Use another SQLite file from now on."""
+        self._url = URL.create("sqlite", database=str(file))
+        self._engines = {}
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database; what it gives stays usable afterwards."""
@@ -74,12 +81,22 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session that holds the write lock from its first statement; committed, on disk, when the block ends.
+    def write(self, lasting: bool = True) -> Iterator[Session]:
+        """A session that holds the write lock from its first statement; committed when the block ends.
 
         So what it reads cannot change before it writes; a block that raises leaves nothing.
+
+        Args:
+            lasting: Whether it is on disk when the block ends. If not, a loss of power, but no end of the process,
+                may undo it: for what can be found out or done again, and many wait for.
+
+        Raises:
+            ReadOnly: If the database is damaged.
         """
-        with Session(self.engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+        if self.refused:
+            raise ReadOnly(self.refused)
+        engine = self.engine.execution_options(writes=True, lasting=lasting)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
             session.connection()  # takes the lock now, not with the first statement
             yield session
 
@@ -101,16 +118,18 @@ def _connect(url: URL) -> Engine:
         if engine.dialect.name == "sqlite":
             connection.isolation_level = None  # the driver would begin late, and a lock taken late can fail at once
             connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
+        options = connection.get_execution_options()
+        writes, lasting = options.get("writes", False), options.get("lasting", True)
         if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
         elif writes:  # one writer at a time there, too: so ids grow in the order of the commits
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+            connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if lasting else 'off'}")
 
     return engine
 

@@ -15,9 +15,10 @@ from msklabel.imaging.names import without_suffix
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
-from msklabel.store.leases import LEASE_S, skipped_last
+from msklabel.store.leases import LEASE_S, in_turn
 from msklabel.store.names import checked_tag
 from msklabel.store.schema import Image, LabelVersion
+from msklabel.store.slicer_review import KEY, reason_said, state_said
 from msklabel.store.source import Source
 from msklabel.system import System
 
@@ -166,22 +167,28 @@ class MskDatastore(Datastore):
         holder: str | None,
         label_tag: str | None = None,
         labels: list[str] | None = None,
+        systems: Iterable[str] | None = None,
     ) -> str | None:
         """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
 
         Args:
-            candidates: Image ids, the most wanted first; read as far as needed; what the holder skipped comes last.
+            candidates: Image ids, the most wanted first; read as far as needed. What the holder has to mend comes
+                first, what he skipped last.
             holder: Who gets it; None reserves nothing, and is given nothing that is with somebody.
             label_tag: With ``labels``: what counts as labelled, as in :meth:`get_unlabeled_images`.
             labels: See ``label_tag``.
+            systems: Instead of ``labels``: names of the systems whose label counts.
 
         Returns:
             The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
         """
         leases = self.store.leases
-        order = skipped_last(candidates, leases.skipped(holder) if holder else set())
+        mine = self.store.labels.to_mend(holder, checked_tag(label_tag or FINAL)) if holder else set()
+        order = in_turn(candidates, mine, leases.skipped(holder) if holder else set())
+        tag, counting = self._kind(label_tag, labels)
+        counting = list(systems) if systems is not None else counting
         while chosen := self._take(order, holder):
-            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, *self._kind(label_tag, labels)):
+            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, tag, counting):
                 return chosen
             if holder:
                 leases.release(chosen, holder)
@@ -213,15 +220,20 @@ class MskDatastore(Datastore):
         self.store.images.merge_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Note more about the newest version of a label."""
-        self.store.labels.merge_info(label_id, checked_tag(label_tag), info)
+        """Note more about the newest version of a label; a verdict of 3D Slicer's reviewer module is a review."""
+        version = self.store.labels.merge_info(label_id, checked_tag(label_tag), info)
+        state = state_said(info)
+        if state and state != version.state:
+            reason = reason_said(info) if state == "rejected" else None
+            who = info.get("user") or info[KEY].get("approvedBy") or None
+            self.store.reviews.add(version.id, state, reason, who, noted=True)
 
     def status(self) -> dict[str, Any]:
         """Number of images, of those with a final label, of labels by tag, and of final labels by system."""
         counts = self.store.labels.counts()
         return {
             "total": len(self.store.images.ids()),
-            "completed": counts.get((FINAL, ""), 0),
+            "completed": len(self.get_labeled_images()),
             "label_tags": {tag: number for (tag, system), number in counts.items() if not system},
             "systems": {name: counts.get((FINAL, name), 0) for name in self.store.systems},
         }

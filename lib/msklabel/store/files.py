@@ -49,8 +49,14 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def copy_whole(source: Path, target: Path, replace: bool) -> None:
-    """Copy a file with its time; the copy appears complete and on disk, or not at all.
+def copy_whole(source: Path, target: Path, replace: bool, lasting: bool = True) -> None:
+    """Copy a file with its time; the copy appears complete, or not at all.
+
+    Args:
+        source: The file.
+        target: Its copy.
+        replace: Whether a file there may be replaced.
+        lasting: Whether it is on disk when this returns; if not, a loss of power may leave an empty file.
 
     Raises:
         FileExistsError: If the target is there and ``replace`` is false.
@@ -65,12 +71,14 @@ def copy_whole(source: Path, target: Path, replace: bool) -> None:
         temporary.chmod(0o644)
         times = source.stat()
         os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
-        flush(temporary)
+        if lasting:
+            flush(temporary)
         if replace:
             temporary.replace(target)
         else:
             _rename_new(temporary, target)
-        flush(target.parent)
+        if lasting:
+            flush(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         for folder in reversed(made):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.errors import Conflict, NotFound, UserError
@@ -24,10 +24,11 @@ from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_info, is_image_id
-from msklabel.store.schema import Image
+from msklabel.store.schema import Image, Setting
 from msklabel.store.source import Source, contents_of
 
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
+_CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
 
 
@@ -65,10 +66,12 @@ class Images:
         self._contents: Contents | None = None
         self._next_glance_s = 0.0
         self._looking = threading.Lock()
+        self._listing = threading.Lock()
+        self._ids: tuple[str | None, list[str]] | None = None
 
     def refresh(self) -> None:
-        """Look for images and record what came, went or changed; nothing where the source cannot be reached."""
-        contents = contents_of(self._source)
+        """Look for images and record what came, went or changed; nothing where nothing can be recorded or reached."""
+        contents = None if self._database.refused else contents_of(self._source)
         if contents is None:
             return
         with self._database.read() as session:
@@ -108,8 +111,20 @@ class Images:
     def ids(self) -> list[str]:
         """Ids of the images that are there, in order."""
         self.glance()
+        with self._listing, self._database.read() as session:
+            changes = session.scalar(select(Setting.value).filter_by(key=_CHANGES))
+            if self._ids is None or self._ids[0] != changes:
+                query = select(Image.id).where(Image.present).order_by(Image.id)
+                self._ids = changes, list(session.scalars(query))
+            return list(self._ids[1])
+
+    def stamp(self) -> tuple[Any, ...]:
+        """Changes when an image came, went or was read for the first time."""
+        self.glance()
+        known = (func.count(Image.patient), func.count(Image.site), func.count(Image.modality))
+        query = select(func.count(), func.max(Image.created), func.sum(Image.size_bytes), *known).where(Image.present)
         with self._database.read() as session:
-            return list(session.scalars(select(Image.id).where(Image.present).order_by(Image.id)))
+            return tuple(session.execute(query).one())
 
     def path(self, image_id: str) -> Path:
         """Absolute path of the file, of the first of several that are its channels, or of the folder of the series.
@@ -134,7 +149,9 @@ class Images:
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
             return Grid(tuple(image.shape), np.array(image.affine))
         scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
-        with self._database.write() as session:
+        if self._database.refused:
+            return Grid(scan.shape, scan.affine)
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
@@ -145,7 +162,7 @@ class Images:
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
         self.get(image_id)
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
             row.info = {**row.info, **checked_info(info)}
 
@@ -209,6 +226,7 @@ class Images:
         (self._studies / (image.file or "")).unlink(missing_ok=True)
         with self._database.write() as session:
             session.get_one(Image, image_id).present = False
+            _count_change(session)
 
     def _same_file(self, image: Image, file: Path) -> bool:
         path = self._studies / (image.file or "")
@@ -223,8 +241,10 @@ class Images:
     def _record(self, session: Session, contents: Contents) -> None:
         """Write the differences; called with the write lock, so compared once more."""
         new = []
+        _count_change(session)
+        known = set(session.scalars(select(Image.id)))  # of thousands of new ones, none is asked for one by one
         for image_id, found in _differences(session, contents).items():
-            row = session.get(Image, image_id)
+            row = session.get(Image, image_id) if image_id in known else None
             if found is None:
                 assert row is not None  # a difference without a file is a row
                 # it may have come since the folder was read
@@ -240,6 +260,13 @@ class Images:
                 row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
         if new:
             session.execute(insert(Image), new)
+
+
+def _count_change(session: Session) -> None:
+    """Tell every process that images came or went."""
+    row = session.get(Setting, _CHANGES) or Setting(key=_CHANGES, value="0")
+    row.value = str(int(row.value) + 1)
+    session.add(row)
 
 
 def _differences(session: Session, contents: Contents) -> dict[str, Found | None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,16 @@ from msklabel.durable import flush
 from msklabel.errors import NotFound
 from msklabel.imaging import LabelMap
 from msklabel.imaging.annotated import Annotated
-from msklabel.imaging.write import write_labels
+from msklabel.imaging.write import nifti_bytes
 from msklabel.store.annotation import to_json
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
-from msklabel.store.files import sha256_of, storage_full_told
+from msklabel.store.files import storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, add_review
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
+from msklabel.store.worklist import Worklist
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -75,6 +78,7 @@ class Labels:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
+        self._worklist = Worklist(database)
 
     def tidy(self) -> None:
         """Remove what a crash left of files that were being written; every recorded file stays."""
@@ -82,7 +86,7 @@ class Labels:
         for room in self._folder.glob(f"{_INCOMING}*"):
             with suppress(FileNotFoundError):
                 if time.time() - room.stat().st_mtime > _LEFTOVER_S:
-                    shutil.rmtree(room)
+                    shutil.rmtree(room) if room.is_dir() else room.unlink()
 
     def file(self, version: LabelVersion) -> Path:
         """Path of the label file of a version."""
@@ -98,10 +102,9 @@ class Labels:
         Raises:
             StorageFull: If the disk is full; then nothing is left.
         """
-        with storage_full_told(), tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._folder) as room:
-            incoming = Path(room) / f"label{SUFFIX}"
-            write_labels(incoming, submission.labels)
-            sha256, size_bytes = sha256_of(incoming), incoming.stat().st_size
+        content = nifti_bytes(submission.labels)
+        sha256, size_bytes = hashlib.sha256(content).hexdigest(), len(content)
+        with storage_full_told(), self._written(content) as incoming:
             try:
                 with self._database.write() as session:
                     old = _same(session, submission, sha256) if once else None
@@ -117,6 +120,18 @@ class Labels:
             except BaseException:
                 self._forget(sha256)
                 raise
+        return version
+
+    def get(self, version_id: int) -> LabelVersion:
+        """One version.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        with self._database.read() as session:
+            version = session.get(LabelVersion, version_id)
+        if version is None:
+            raise NotFound(f"there is no label version {version_id}")
         return version
 
     def newest(self, image_id: str, tag: str, system: str | None = None) -> LabelVersion:
@@ -173,11 +188,14 @@ class Labels:
 
     def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
         """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
-        newest = _newest(tag, systems)
+        return self._worklist.done(tag, systems)
+
+    def to_mend(self, author: str, tag: str) -> set[str]:
+        """Ids of the images whose newest label is by an author, and was rejected or opened again."""
+        mine = select(LabelVersion).where(LabelVersion.state.in_(OPEN), LabelVersion.author == author)
         with self._database.read() as session:
-            rows = session.execute(select(LabelVersion.image_id, LabelVersion.state).where(LabelVersion.id.in_(newest)))
-            states = [(image_id, state) for image_id, state in rows]
-        return {image_id for image_id, _ in states} - {image_id for image_id, state in states if state in OPEN}
+            ids = {version.image_id for version in session.scalars(mine.where(LabelVersion.tag == tag))}
+        return {image_id for image_id in ids if not self.is_finished(image_id, tag)}
 
     def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None) -> bool:
         """Whether one image is among the finished ones."""
@@ -218,8 +236,8 @@ class Labels:
             version = session.get_one(LabelVersion, version_id)
             version.info = {**version.info, **checked_info(info)}
 
-    def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
-        """Add to what is noted about the newest version of a label; a key that is there is replaced.
+    def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> LabelVersion:
+        """Add to what is noted about the newest version of a label, and return it; a key that is there is replaced.
 
         Raises:
             NotFound: If there is none.
@@ -228,6 +246,22 @@ class Labels:
         with self._database.write() as session:
             version = session.get_one(LabelVersion, version_id)
             version.info = {**version.info, **checked_info(info)}
+        return version
+
+    @contextmanager
+    def _written(self, content: bytes) -> Iterator[Path]:
+        """A new file with this content, on disk, under a temporary name; removed if it still has that name."""
+        handle, name = tempfile.mkstemp(prefix=_INCOMING, dir=self._folder)
+        incoming = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o644)
+                os.fsync(stream.fileno())
+            yield incoming
+        finally:
+            incoming.unlink(missing_ok=True)
 
     def _forget(self, sha256: str) -> None:
         """Remove a file that no version has; with the lock held, so that none gets it meanwhile."""

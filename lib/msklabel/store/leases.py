@@ -76,7 +76,7 @@ class Leases:
         Returns:
             None if all are with others.
         """
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             at = self._clock()
             running = {lease.image_id: lease for lease in session.scalars(_running(at))}
             for image_id in candidates:
@@ -93,7 +93,7 @@ class Leases:
         """Let a running lease begin anew; whether there is one."""
         if self.held().get(image_id) != holder:
             return False  # nobody else's write is waited for
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             at = self._clock()
             lease = session.scalar(_running(at).where(Lease.image_id == image_id, Lease.holder == holder))
             if lease is None:
@@ -109,12 +109,12 @@ class Leases:
 
     def release(self, image_id: str, holder: str) -> bool:
         """Give a scan back; whether the holder had it."""
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             return _end(session, image_id, holder, self._clock())
 
     def skip(self, image_id: str, holder: str) -> None:
         """Give a scan back and do not give it to this holder again, while there are others."""
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             _end(session, image_id, holder, self._clock())
             insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
             row = {"image_id": image_id, "holder": holder, "created": self._clock()}
@@ -135,15 +135,19 @@ class Leases:
             return set(session.scalars(select(Skip.image_id).filter_by(holder=holder)))
 
 
-def skipped_last(candidates: Iterable[str], skipped: Collection[str]) -> Iterator[str]:
-    """The same candidates, in the same order, with those that were skipped behind all others."""
-    later = []
-    for image_id in candidates:
-        if image_id in skipped:
-            later.append(image_id)
-        else:
+def in_turn(candidates: Iterable[str], first: Collection[str], last: Collection[str]) -> Iterator[str]:
+    """The same candidates, some before and some behind all others, each group in the same order."""
+    rest = candidates
+    if first:  # only then are all of them read before the first is given
+        rest = list(candidates)
+        yield from (image_id for image_id in rest if image_id in first)
+    behind = []
+    for image_id in rest:
+        if image_id in last:
+            behind.append(image_id)
+        elif image_id not in first:
             yield image_id
-    yield from later
+    yield from (image_id for image_id in behind if image_id not in first)
 
 
 def settle(session: Session, image_id: str, holder: str, at: datetime) -> str | None:

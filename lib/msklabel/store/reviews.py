@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.store import slicer_review
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
 from msklabel.store.schema import STATES, Base, LabelVersion, now
@@ -42,7 +43,9 @@ class Reviews:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, version_id: int, state: str, reason: str | None = None, who: str | None = None) -> LabelVersion:
+    def add(
+        self, version_id: int, state: str, reason: str | None = None, who: str | None = None, noted: bool = False
+    ) -> LabelVersion:
         """Say what is thought of a label version.
 
         Args:
@@ -51,6 +54,7 @@ class Reviews:
                 ``submitted``, to take a review back.
             reason: A sentence for the annotator.
             who: The reviewer.
+            noted: Whether 3D Slicer's reviewer module wrote its own note of it already.
 
         Raises:
             UserError: If there is no such state, or a rejection has no reason.
@@ -69,6 +73,8 @@ class Reviews:
             if version.withdrawn:
                 raise Conflict(f"label version {version_id} was removed, so it cannot be reviewed")
             version.state = state
+            if not noted:
+                version.info = {**version.info, slicer_review.KEY: slicer_review.note_for(version, state, reason, who)}
             add_review(session, version, state, reason, who)
         return version
 

@@ -110,6 +110,7 @@ class LabelVersion(Base):
         Index("label_version_of_image", "image_id", "tag", "system"),
         Index("label_version_of_tag", "tag", "system", "image_id"),
         Index("label_version_file", "sha256"),
+        Index("label_version_of_state", "state", "author"),
         {"sqlite_autoincrement": True},
     )
 

@@ -53,7 +53,7 @@ class Scores:
         same = delete(ScoreRow).filter_by(image_id=image_id, system=system, model_version=model_version)
         row = ScoreRow(image_id=image_id, system=system, model_version=model_version, summary=summary)
         row.values = plain(dict(values))
-        with self._database.write() as session:
+        with self._database.write(lasting=False) as session:
             session.execute(same)
             session.add(row)
 
@@ -67,6 +67,18 @@ class Scores:
         last = select(func.max(ScoreRow.id)).filter_by(system=system).group_by(ScoreRow.image_id)
         with self._database.read() as session:
             return _by_image(session.scalars(select(ScoreRow).where(ScoreRow.id.in_(last))))
+
+    def since(self, system: str, row_id: int, most: int) -> list[ScoreRow]:
+        """Rows that came after one (0 for all), oldest first, not more than so many."""
+        query = select(ScoreRow).filter_by(system=system).where(ScoreRow.id > row_id).order_by(ScoreRow.id)
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(most)))
+
+    def newest_of(self, image_id: str, system: str) -> list[ScoreRow]:
+        """All scores of one scan, the newest first."""
+        query = select(ScoreRow).filter_by(image_id=image_id, system=system).order_by(ScoreRow.id.desc())
+        with self._database.read() as session:
+            return list(session.scalars(query))
 
 
 def _by_image(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:

@@ -45,10 +45,12 @@ class View:
                 counting = [version for version in versions if version.withdrawn is None]
                 if counting and self._shows(file, counting[-1]):
                     return
-                if file.exists() and not any(is_copy(file, self._labels.file(version)) for version in versions):
+                if _holds_something(file) and not any(
+                    is_copy(file, self._labels.file(version)) for version in versions
+                ):
                     file.rename(file.with_name(f"{file.name}.replaced-{versions[-1].id}"))
                 if counting:
-                    copy_whole(self._labels.file(counting[-1]), file, replace=True)
+                    copy_whole(self._labels.file(counting[-1]), file, replace=True, lasting=False)
                 else:
                     file.unlink(missing_ok=True)
         except OSError as error:
@@ -58,7 +60,7 @@ class View:
         """Make the files that are missing or show an older version; leave what is not ours."""
         for version, image in self._labels.current():
             file = self._file(image.id, version.tag)
-            if not file.exists() or (not self._shows(file, version) and self._is_ours(file, version)):
+            if not _holds_something(file) or (not self._shows(file, version) and self._is_ours(file, version)):
                 self.refresh(image.id, version.tag)
 
     def _file(self, image_id: str, tag: str) -> Path:
@@ -69,6 +71,11 @@ class View:
 
     def _is_ours(self, file: Path, version: LabelVersion) -> bool:
         return knows(file, self._labels.history(version.image_id, version.tag), self._labels)
+
+
+def _holds_something(file: Path) -> bool:
+    """Whether a file is there that somebody may miss; an empty one is what a loss of power leaves of a copy."""
+    return file.exists() and file.stat().st_size > 0
 
 
 def knows(file: Path, versions: list[LabelVersion], labels: Labels) -> bool:

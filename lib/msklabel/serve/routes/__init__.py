@@ -6,6 +6,7 @@ from msklabel.serve.routes import (
     activelearning,
     auth,
     batch,
+    choosing,
     datastore,
     dicomweb,
     infer,
@@ -14,9 +15,11 @@ from msklabel.serve.routes import (
     leases,
     logs,
     pages,
+    reviews,
     scoring,
     session,
     train,
+    versions,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -27,12 +30,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     datastore.router,
     labels.router,
     leases.router,
+    reviews.router,
     leases.router,
+    reviews.router,
     infer.router,
     batch.router,
     train.router,
     scoring.router,
+    choosing.router,
     session.router,
     logs.router,
     dicomweb.router,
+    versions.router,
 )

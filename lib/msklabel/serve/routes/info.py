@@ -17,4 +17,7 @@ router = APIRouter(prefix="/info", tags=["App"])
 async def get_info(ctx: Ctx, user: AsUser) -> JSONResponse:
     info = await ctx.info.get()
     extra: dict[str, Any] = {"version": __version__, "inference": ctx.inferences.lengths()}
+    if reason := ctx.store.store.read_only:
+        extra["read_only"] = reason
+    extra["scores"] = ctx.background.report
     return JSONResponse({**info, "msklabel": extra})

@@ -12,9 +12,12 @@ from monailabel.utils.others.generic import get_mime_type
 
 from msklabel.errors import NotFound
 from msklabel.serve.context import AsAnnotator, AsReviewer, AsUser, Context, Ctx, author, holder_of
+from msklabel.serve.errors import Forbidden
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import LABEL, check_tag
 from msklabel.serve.uploads import parse_object, receive_form
+from msklabel.serve.users import User
+from msklabel.store.slicer_review import state_said
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 _FINAL = "final"
@@ -66,12 +69,19 @@ def get_label_info(ctx: Ctx, user: AsUser, label: str, tag: str) -> dict[str, An
 
 @router.put("/label/info", summary="Note something about a label, such as a review")
 def put_label_info(ctx: Ctx, user: AsAnnotator, label: str, tag: str, info: Annotated[str, Form()] = "{}") -> None:
-    ctx.store.update_label_info(label, check_tag(tag), author(user, parse_object(info, "form field 'info'")))
+    _note(ctx, user, label, tag, parse_object(info, "form field 'info'"))
 
 
 @router.put("/updatelabelinfo", summary="The same, under its older name", include_in_schema=False)
 def update_label_info(ctx: Ctx, user: AsAnnotator, label: str, tag: str, params: Annotated[str, Form()] = "{}") -> None:
-    ctx.store.update_label_info(label, check_tag(tag), author(user, parse_object(params, "form field 'params'")))
+    _note(ctx, user, label, tag, parse_object(params, "form field 'params'"))
+
+
+def _note(ctx: Context, user: User, label: str, tag: str, info: dict[str, Any]) -> None:
+    if state_said(info) and not user.may("reviewer"):
+        raise Forbidden(f"{user.name} has the role {user.role}; to review labels needs reviewer")
+    ctx.store.update_label_info(label, check_tag(tag), author(user, info))
+    ctx.info.forget()
 
 
 def _file(ctx: Context, label: str, tag: str) -> Path:

@@ -96,6 +96,7 @@ def _labels() -> None:
     op.add_column("label_version", sa.Column("annotated", sa.JSON))
     op.add_column("label_version", sa.Column("warnings", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("label_version", sa.Column("state", sa.String, nullable=False, server_default="submitted"))
+    op.create_index("label_version_of_state", "label_version", ["state", "author"])
     message = "label versions are never changed or deleted"
     allow("label_version", "fixed")
     forbid("label_version", "fixed", f"UPDATE OF {_FIXED}", message)

@@ -1,0 +1,87 @@
+"""Which scans stand for others: typicality and coverage in the space of their embeddings.
+
+Embeddings have shape (scans, features), rows of length 1 or NaN where there is none; distances are Euclidean, so from 0
+to 2. What compares all with all looks at a sample of at most a few hundred: thousands of scans cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msklabel.choose.pool import Floats, Indices
+
+_SAMPLE = 512
+_NEIGHBOURS = 20
+_FEATURES = 32
+
+
+def unit_rows(vectors: Floats) -> Floats:
+    """Bring raw embeddings to the leading principal components, rows to length 1; unknown rows (NaN) stay."""
+    known = ~np.isnan(vectors).any(axis=1)
+    if known.sum() < 2 or not vectors.shape[1]:
+        return np.full((len(vectors), 1), np.nan)
+    rows = vectors[known]
+    spread = rows.std(axis=0)
+    scaled = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    _, _, axes = np.linalg.svd(scaled[:: max(1, len(scaled) // _SAMPLE)], full_matrices=False)
+    leading = scaled @ axes[:_FEATURES].T
+    length = np.linalg.norm(leading, axis=1, keepdims=True)
+    result = np.full((len(vectors), leading.shape[1]), np.nan)
+    result[known] = leading / np.where(length > 0, length, 1)
+    return result
+
+
+def typicality(vectors: Floats, rng: np.random.Generator) -> Floats:
+    """One over the mean distance to the nearest of a sample (Hacohen et al. 2022); NaN where unknown.
+
+    Args:
+        vectors: Embeddings.
+        rng: Draws the sample.
+    """
+    known = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    result = np.full(len(vectors), np.nan)
+    if len(known) < 2 or not vectors.shape[1]:
+        return result
+    sample = known if len(known) <= _SAMPLE else rng.choice(known, _SAMPLE, replace=False)
+    apart = distances(vectors[known], vectors[sample])
+    nearest = min(_NEIGHBOURS + 1, len(sample))  # the first may be the scan itself
+    result[known] = (nearest - 1) / np.maximum(np.partition(apart, nearest - 1, axis=1)[:, :nearest].sum(axis=1), 1e-9)
+    return result
+
+
+def gap_to(vectors: Floats, chosen: Indices) -> Floats:
+    """Distance of each scan to the nearest chosen one; 2 where there is none, NaN where unknown."""
+    chosen = chosen[~np.isnan(vectors[chosen]).any(axis=1)]
+    chosen = chosen[:: max(1, len(chosen) // _SAMPLE)]
+    if not len(chosen) or not vectors.shape[1]:
+        return np.where(np.isnan(vectors).any(axis=1), np.nan, 2.0)
+    gap: Floats = distances(vectors, vectors[chosen]).min(axis=1)
+    return gap
+
+
+def covering_order(vectors: Floats, candidates: Indices, chosen: Indices, weight: Floats, most: int) -> list[int]:
+    """Greedy k-centre (Sener & Savarese 2018): again and again the candidate with the largest weight x gap.
+
+    Args:
+        vectors: Embeddings.
+        candidates: Places to choose from, all of them known.
+        chosen: Places that are covered already.
+        weight: Shape (scans,), above 0.
+        most: How many to choose.
+
+    Returns:
+        Places in the order chosen.
+    """
+    gap = gap_to(vectors, chosen)[candidates]
+    order: list[int] = []
+    for _ in range(min(most, len(candidates))):
+        best = int(np.argmax(gap * weight[candidates]))
+        order.append(int(candidates[best]))
+        gap = np.minimum(gap, distances(vectors[candidates], vectors[candidates[best]][None])[:, 0])
+        gap[best] = -1
+    return order
+
+
+def distances(a: Floats, b: Floats) -> Floats:
+    """Distances between rows of unit length, shape (len(a), len(b))."""
+    return np.sqrt(np.maximum(2 - 2 * a @ b.T, 0))

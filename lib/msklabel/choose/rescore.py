@@ -1,0 +1,148 @@
+"""Judge the scans whose scores are missing or of an older version, the most promising first; one after the other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from msklabel.choose.chooser import Chooser, Wanted, whole
+from msklabel.choose.image_features import image_features
+from msklabel.choose.pool import Flags, Pool
+from msklabel.choose.strategies import STRATEGIES
+from msklabel.choose.summarise import Summarise
+from msklabel.choose.summary import IMAGE_ONLY, to_bytes
+from msklabel.errors import UserError
+from msklabel.networks import Weights, loaded_network
+from msklabel.pipeline.preprocess import Preprocess
+from msklabel.predict.engine import Engine
+from msklabel.predict.source import read_for
+from msklabel.system import System
+
+logger = logging.getLogger(__name__)
+Wait = Callable[[], None]
+
+
+class WeightStore(Protocol):
+    """Where versions of models are kept; ``msklabel.learn.versions.Versions`` is one."""
+
+    def serving(self, system: str, variant: str = "") -> str | None:
+        """Name of the version in service; None before the first."""
+
+    def names(self, system: str) -> list[str]:
+        """Names of all versions, oldest first."""
+
+    def weights(self, system: System, name: str) -> list[Weights]:
+        """Weights of each member of a version, checked against the system."""
+
+
+class Rescore:
+    """Brings the scores of a store up to date.
+
+    Args:
+        chooser: Of the store.
+        versions: Versions of models.
+        device: Where to predict.
+        wait: Called before each scan and between windows; returns when others, who come first, are done.
+    """
+
+    def __init__(self, chooser: Chooser, versions: WeightStore, device: str = "cpu", wait: Wait = lambda: None) -> None:
+        self.chooser = chooser
+        self.store = chooser.store
+        self.versions = versions
+        self.device = device
+        self.wait = wait
+
+    def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Score what is not up to date.
+
+        Args:
+            request: ``model`` or ``systems`` (all by default); ``limit``, the most scans; ``images_only`` to describe
+                scans without asking a model.
+
+        Returns:
+            For each system how many scans were scored, could not be, and are left.
+
+        Raises:
+            UserError: If an option is wrong.
+        """
+        limit = whole(request, "limit", 10**9)
+        report = {}
+        for name in self.chooser.wanted(request).systems:
+            serving = None if request.get("images_only") else self.versions.serving(name)
+            report[name] = self._system(name, serving, limit)
+        return report
+
+    def _system(self, name: str, serving: str | None, limit: int) -> dict[str, Any]:
+        judge = self._judge(self.store.systems[name], serving)
+        due = self.due(name, serving)
+        started, failed = time.monotonic(), 0
+        for done, image_id in enumerate(due[:limit], 1):
+            self.wait()
+            try:
+                summary, values = judge(image_id)
+            except UserError as error:
+                logger.warning("%s: %s", image_id, error)
+                summary, values = b"", {"unreadable": 1.0}
+                failed += 1
+            self.store.scores.put(image_id, name, serving or IMAGE_ONLY, summary, values)
+            mean_s = (time.monotonic() - started) / done
+            logger.info("%s: %d of %d scans scored, %.1f s each", name, done, min(limit, len(due)), mean_s)
+        scored = min(limit, len(due))
+        return {"version": serving, "scored": scored - failed, "failed": failed, "left": len(due) - scored}
+
+    def due(self, name: str, serving: str | None) -> list[str]:
+        """Scans to score, in the order of what their newest score promises; unlabelled ones first."""
+        wanted = Wanted((name,), labelled_for=(name,))
+        pool = self.chooser.facts.pool((name,), self.store.labels.finished(wanted.tag, (name,)))
+        current = self._current(pool, name, serving)
+        groups = []
+        for open_scans in (pool.open & ~current, pool.fits[name] & ~pool.open & ~current):
+            if open_scans.any():
+                some = Pool(**{**vars(pool), "open": open_scans})
+                groups += STRATEGIES["uncertain"](some, {}, np.random.default_rng(0)).places.tolist()
+        return [pool.ids[place] for place in groups]
+
+    def _current(self, pool: Pool, name: str, serving: str | None) -> Flags:
+        if serving:
+            return pool.opinions[name].fresh
+        described = set(self.store.scores.of(name, IMAGE_ONLY))
+        return np.array([image_id in described for image_id in pool.ids], bool)
+
+    def _judge(self, system: System, serving: str | None) -> Callable[[str], tuple[bytes, dict[str, float]]]:
+        """What turns a scan into a summary and its values."""
+        if serving is None:
+            preprocess = Preprocess(system)
+
+            def describe(image_id: str) -> tuple[bytes, dict[str, float]]:
+                prepared = preprocess(read_for(system, self.store.images.path(image_id)))
+                return image_features(prepared).tobytes(), {}
+
+            return describe
+        networks = [loaded_network(system, weights) for weights in self.versions.weights(system, serving)]
+        earlier = [loaded_network(system, weights) for weights in self._earlier(system, serving)]
+        summarise = Summarise(Engine(system, networks, self.device), serving, earlier)
+
+        def judge(image_id: str) -> tuple[bytes, dict[str, float]]:
+            scan = read_for(system, self.store.images.path(image_id))
+            _, summary = summarise(scan, lambda done, windows: self.wait())
+            return to_bytes(summary), summary.values
+
+        return judge
+
+    def _earlier(self, system: System, serving: str) -> Sequence[Weights]:
+        """The first members of the versions before the one in service, the latest first, as far as they fit."""
+        names = self.versions.names(system.name)
+        before = names[: names.index(serving)] if serving in names else []
+        found: list[Weights] = []
+        for name in reversed(before):
+            if len(found) == system.choose.earlier_versions:
+                break
+            try:
+                found.append(self.versions.weights(system, name)[0])
+            except (UserError, ValueError):  # of another configuration
+                continue
+        return found

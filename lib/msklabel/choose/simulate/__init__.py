@@ -1,0 +1,1 @@
+"""Active learning played through on a pool whose labels are all known."""

@@ -1,0 +1,167 @@
+"""Play strategies, seeds and systems through; each cell is a JSON file, and one that is there is not played again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from msklabel.choose.simulate.judge import Judge
+from msklabel.choose.simulate.queries import QUERIES, State, first_slices
+from msklabel.choose.simulate.scans import Case, Drawn, Split, split
+from msklabel.choose.simulate.train import train
+from msklabel.durable import replace_text
+from msklabel.errors import UserError
+from msklabel.system import System
+
+FULL = "full"  # a cell that trains on every slice, for comparison
+_MINUTES_PER_SLICE = 0.5  # to open it and look; an assumption, not a measurement
+_MINUTES_PER_CM2 = 0.02  # to draw
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all cells of a simulation.
+
+    Attributes:
+        rounds: Queries after the start.
+        scans: Scans that a query is made for.
+        per_scan: Slices of each; a query asks for ``scans`` x ``per_scan`` slices.
+        steps: Optimiser steps of every training.
+        test_share: Share of patients that test.
+    """
+
+    rounds: int = 5
+    scans: int = 4
+    per_scan: int = 2
+    steps: int = 120
+    test_share: float = 0.35
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One curve: a system, a strategy, a seed."""
+
+    system: str
+    strategy: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of its result."""
+        return f"{self.system}-{self.strategy}-{self.seed:03d}.json"
+
+
+def play(system: System, parts: Split, strategy: str, seed: int, setting: Setting) -> list[dict[str, Any]]:
+    """Query, draw, train from fresh weights, test; again and again.
+
+    Returns:
+        A point for the start and after each round: Dice of each label on the test cases, and what was drawn.
+
+    Raises:
+        UserError: If there is no such strategy.
+    """
+    if strategy != FULL and strategy not in QUERIES:
+        raise UserError(f"there is no strategy {strategy!r} to simulate; strategies: {', '.join(QUERIES)}")
+    pool = parts.pool
+    drawn = first_slices(pool, setting.scans, setting.per_scan, seed)
+    if strategy == FULL:
+        drawn = {s: set(range(case.slices)) for s, case in enumerate(pool)}
+    points: list[dict[str, Any]] = []
+    judge = None
+    for number in range(1 if strategy == FULL else setting.rounds + 1):
+        if judge:
+            judged = [judge(case) for case in pool]
+            count = setting.scans * setting.per_scan
+            state = State(system, pool, judged, drawn, number, setting.rounds, count, setting.per_scan)
+            for scan, place in QUERIES[strategy](state, np.random.default_rng([seed, number, 5])):
+                drawn = {**drawn, scan: drawn.get(scan, set()) | {place}}
+        judge = Judge(system, train(system, pool, drawn, setting.steps, seed))
+        points.append({"round": number, "dice": judge.dice(parts.test), **cost(pool, drawn)})
+    return points
+
+
+def cost(pool: Sequence[Case], drawn: Drawn) -> dict[str, float]:
+    """What was drawn: slices, their share of the pool, foreground voxels, and minutes under a plain assumption."""
+    slices = sum(len(some) for some in drawn.values())
+    voxels = {s: int((pool[s].labels[:, :, sorted(some)] > 0).sum()) for s, some in drawn.items()}
+    area_cm2 = sum(count * pool[s].voxel_cm2 for s, count in voxels.items())
+    return {
+        "scans": len(drawn),
+        "slices": slices,
+        "share": slices / sum(case.slices for case in pool),
+        "voxels": sum(voxels.values()),
+        "minutes": round(_MINUTES_PER_SLICE * slices + _MINUTES_PER_CM2 * area_cm2, 2),
+    }
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    systems: Mapping[str, System],
+    cases: Mapping[str, Path],
+    setting: Setting,
+    out: Path,
+    workers: int,
+) -> Iterator[tuple[Cell, float]]:
+    """Play the cells whose results are missing, each in a process with one thread.
+
+    Args:
+        cells: What to play.
+        systems: By name.
+        cases: For each system the file of its prepared cases, see :func:`save_cases`.
+        setting: The same for all.
+        out: Where results lie.
+        workers: Processes at once.
+
+    Yields:
+        Each cell when it is done, and its seconds of processor time.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [cell for cell in cells if not (out / cell.file).exists()]
+    context = get_context("spawn")  # a forked child would inherit the threads of this one
+    with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+        jobs = {pool.submit(_cell, cell, systems[cell.system], cases[cell.system], setting, out): cell for cell in todo}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
+
+
+def save_cases(file: Path, cases: Sequence[Case]) -> None:
+    """Keep prepared cases for the processes of a simulation."""
+    partial = file.with_name(f".{os.getpid()}-{file.name}")
+    torch.save(list(cases), partial)
+    partial.replace(file)
+
+
+def load_cases(file: Path) -> list[Case]:
+    """Cases that :func:`save_cases` kept; only to be used on files of one's own."""
+    cases: list[Case] = torch.load(file, weights_only=False)
+    return cases
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _cell(cell: Cell, system: System, cases: Path, setting: Setting, out: Path) -> float:
+    started = time.process_time()
+    parts = split(load_cases(cases), setting.test_share, cell.seed)
+    points = play(system, parts, cell.strategy, cell.seed, setting)
+    seconds = round(time.process_time() - started, 1)
+    result = {**asdict(cell), "setting": asdict(setting), "seconds": seconds, "points": points}
+    replace_text(out / cell.file, json.dumps(result, indent=1))
+    return seconds
+
+
+def progress_of(done: Iterator[tuple[Cell, float]], say: Callable[[str], None], total: int) -> None:
+    """Say what is done."""
+    for number, (cell, seconds) in enumerate(done, 1):
+        say(f"{number} of {total}: {cell.system}, {cell.strategy}, seed {cell.seed}: {seconds:.0f} s")

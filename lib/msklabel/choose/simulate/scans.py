@@ -1,0 +1,125 @@
+"""The scans of a simulation, prepared once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msklabel.errors import UserError
+from msklabel.imaging.scan import Scan
+from msklabel.pipeline.preprocess import Prepared, Preprocess
+from msklabel.system import System
+
+Drawn = dict[int, set[int]]
+"""For each scan of a pool, by its number, the slices that are drawn."""
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """A scan with its true labels.
+
+    Attributes:
+        id: Identifier.
+        patient: Whose it is.
+        site: Where it was made.
+        scan: The scan.
+        labels: Shape (X, Y, Z) of the scan, uint8.
+    """
+
+    id: str
+    patient: str
+    site: str
+    scan: Scan
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan on its working crop.
+
+    Attributes:
+        labels: Shape (X, Y, Z) of the crop, uint8.
+        voxel_cm2: In-plane size of a voxel.
+    """
+
+    id: str
+    patient: str
+    site: str
+    prepared: Prepared
+    labels: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slices(self) -> int:
+        """Slices of the crop."""
+        return int(self.labels.shape[2])
+
+    @property
+    def voxel_cm2(self) -> float:
+        """In-plane size of a voxel of the crop."""
+        return self.spacing_mm[0] * self.spacing_mm[1] / 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """A pool to query, and cases to test with that are never queried; no patient is in both."""
+
+    pool: tuple[Case, ...]
+    test: tuple[Case, ...]
+
+
+def prepare(system: System, labelled: LabelledScan) -> Case:
+    """Bring a scan to the working grid of a system."""
+    preprocess = Preprocess(system)
+    prepared = preprocess(labelled.scan)
+    grid = prepared.grid
+    steps = [
+        labelled.scan.spacing_mm[axis] * native / working
+        for axis, native, working in zip(grid.axes, grid.oriented_shape, grid.working_shape, strict=True)
+    ]
+    labels = preprocess.labels(labelled.labels, grid).numpy()
+    return Case(labelled.id, labelled.patient, labelled.site, prepared, labels, (steps[0], steps[1], steps[2]))
+
+
+def split(cases: Sequence[Case], test_share: float, seed: int) -> Split:
+    """Part cases by patient.
+
+    Raises:
+        UserError: If there are fewer than four patients.
+    """
+    patients = sorted({case.patient for case in cases})
+    if len(patients) < 4:
+        raise UserError(f"a simulation needs scans of at least 4 patients, there are {len(patients)}")
+    order = np.random.default_rng([seed, 1]).permutation(len(patients))
+    tested = {patients[i] for i in order[: max(1, round(test_share * len(patients)))]}
+    pool = tuple(case for case in cases if case.patient not in tested)
+    return Split(pool, tuple(case for case in cases if case.patient in tested))
+
+
+def read_folder(system: System, folder: Path) -> Iterable[LabelledScan]:
+    """Read ``images/`` and, under the same names, ``truth/``; ``facts.csv`` may give ``image, patient, site``.
+
+    Raises:
+        UserError: If there are no pairs.
+    """
+    from msklabel.imaging.read import read_labels
+    from msklabel.predict.source import read_for
+
+    facts: dict[str, dict[str, str]] = {}
+    if (folder / "facts.csv").is_file():
+        with (folder / "facts.csv").open(newline="", encoding="utf-8") as file:
+            facts = {row["image"]: row for row in csv.DictReader(file) if row.get("image")}
+    pairs = [(image, folder / "truth" / image.name) for image in sorted((folder / "images").glob("*.nii*"))]
+    pairs = [(image, truth) for image, truth in pairs if truth.exists()]
+    if not pairs:
+        raise UserError(f"{folder}: expected images/NAME.nii.gz with labels under truth/NAME.nii.gz")
+    for image, truth in pairs:
+        said = facts.get(image.name, {})
+        patient, site = said.get("patient") or image.name, said.get("site") or ""
+        yield LabelledScan(image.name, patient, site, read_for(system, image), read_labels(truth).array)

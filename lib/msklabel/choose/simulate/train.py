@@ -1,0 +1,97 @@
+"""A short training on drawn slices: the same number of steps whatever is drawn, from fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from msklabel.choose.simulate.scans import Case, Drawn
+from msklabel.networks import Weights, build_network, weights_of
+from msklabel.predict.engine import padded
+from msklabel.predict.windows import with_channels
+from msklabel.system import System
+
+UNKNOWN = 255
+SNAPSHOTS = (0.8, 0.9, 1.0)  # when weights are kept, as shares of the training
+_SMOOTH = 1.0
+
+
+def train(system: System, pool: Sequence[Case], drawn: Drawn, steps: int, seed: int) -> list[Weights]:
+    """Train on what is drawn; the rest is ignored.
+
+    Args:
+        system: Gives network, patch, batch and learning rate.
+        pool: All cases.
+        drawn: What is known.
+        steps: Optimiser steps.
+        seed: Of weights, order and mirroring.
+
+    Returns:
+        Weights at ``SNAPSHOTS``, the last ones last.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    network = build_network(system).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=system.train.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / (steps + 1)) ** 0.9)
+    places = [(scan, z) for scan in sorted(drawn) for z in sorted(drawn[scan])]
+    images = {scan: padded(pool[scan].prepared.image, system.patch_voxels) for scan in drawn}
+    labels = {scan: _known(system, pool[scan], drawn[scan]) for scan in drawn}
+    kept: list[Weights] = []
+    for step in range(1, steps + 1):
+        crops = []
+        for pick in rng.integers(len(places), size=system.train.batch):
+            scan, z = places[pick]
+            crops.append(_crop(system, images[scan], labels[scan], z, rng))
+        image, target = torch.stack([crop[0] for crop in crops]), torch.stack([crop[1] for crop in crops])
+        optimizer.zero_grad(set_to_none=True)
+        loss = sparse_loss(network(image), target)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        kept += [weights_of(network) for share in SNAPSHOTS if step == max(1, round(share * steps))]
+    return kept
+
+
+def sparse_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus soft Dice over the known voxels; background counts in the first only.
+
+    Args:
+        scores: Shape (B, classes, *space).
+        target: Shape (B, *space), ``UNKNOWN`` where nothing is known.
+    """
+    known = target != UNKNOWN
+    entropy = functional.cross_entropy(scores, target, ignore_index=UNKNOWN)
+    p = scores.softmax(1).movedim(1, -1)[known]
+    truth = functional.one_hot(target[known], scores.shape[1])
+    both, total = (p * truth).sum(0)[1:], (p + truth).sum(0)[1:]
+    there = truth.sum(0)[1:] > 0
+    dice = (2 * both + _SMOOTH) / (total + _SMOOTH)
+    return entropy + (1 - dice[there].mean() if there.any() else 0)
+
+
+def _known(system: System, case: Case, slices: set[int]) -> torch.Tensor:
+    labels = np.full(case.labels.shape, UNKNOWN, np.uint8)
+    labels[:, :, sorted(slices)] = case.labels[:, :, sorted(slices)]
+    missing = [max(0, n - have) for n, have in zip(system.patch_voxels, labels.shape, strict=True)]
+    return torch.from_numpy(np.pad(labels, [(0, more) for more in missing], constant_values=UNKNOWN)).long()
+
+
+def _crop(
+    system: System, image: torch.Tensor, labels: torch.Tensor, z: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A patch that holds a drawn slice, mirrored along the first axis half of the time."""
+    patch = system.patch_voxels
+    start = [int(rng.integers(n - size + 1)) for n, size in zip(labels.shape, patch, strict=True)]
+    lowest, highest = max(0, z - patch[2] + 1), min(z, labels.shape[2] - patch[2])
+    start[2] = int(rng.integers(lowest, highest + 1))
+    x, y, depth = (slice(first, first + size) for first, size in zip(start, patch, strict=True))
+    piece, known = image[with_channels((x, y, depth))], labels[x, y, depth]
+    if system.dimensions == 2:
+        piece, known = piece[..., 0], known[..., 0]
+    if rng.random() < 0.5:
+        piece, known = piece.flip(1), known.flip(0)
+    return piece, known

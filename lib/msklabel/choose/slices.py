@@ -1,0 +1,109 @@
+"""Which slices of a scan to draw: uncertain ones, spread so that the others are near to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msklabel.choose.summary import Summary
+
+_EVEN_SHARE = 0.5  # of the weight, the rest follows the uncertainty
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Slices to draw.
+
+    Attributes:
+        axis: Axis of the scan as stored that they count along.
+        indices: From 0, ascending.
+        reason: ``uncertain and spread`` or ``strided``.
+    """
+
+    axis: int
+    indices: tuple[int, ...]
+    reason: str
+
+
+def strided(first: int, stop: int, count: int) -> list[int]:
+    """Slices in the middle of equal parts of a range, ascending."""
+    count = min(count, stop - first)
+    return [int(first + (part + 0.5) * (stop - first) / count) for part in range(count)]
+
+
+def slice_weights(summary: Summary) -> NDArray[np.float64]:
+    """How much each entry of a summary is worth drawing, summing to 1.
+
+    Half is even over the entries where something is expected, so that no part is left out; half is the uncertainty, to
+    which each label contributes alike: a small one counts as much as a large one.
+    """
+    uncertain, area = summary.uncertain_cm2.astype(float), summary.area_cm2.astype(float)
+    totals = uncertain.sum(axis=1, keepdims=True)
+    found = (summary.volume_cm3.sum(axis=0) > 0)[:, None] & (totals > 0)
+    shares = np.where(found, uncertain / np.where(totals > 0, totals, 1), 0).sum(axis=0)
+    expected = area.sum(axis=0)
+    there = expected > 0.02 * expected.max(initial=0)
+    if not there.any() or shares.sum() == 0:
+        return np.full(len(shares), 1 / len(shares))
+    even: NDArray[np.float64] = there / there.sum()
+    return _EVEN_SHARE * even + (1 - _EVEN_SHARE) * shares / shares.sum()
+
+
+def spread(weights: NDArray[np.float64], count: int, drawn: Sequence[int] = ()) -> list[int]:
+    """Greedily cover weighted slices: each one stands for its neighbours, less the farther they are.
+
+    Maximises sum_z w[z] max_s exp(-(z - s)^2 / 2 sigma^2), a submodular cover (facility location); sigma is a quarter
+    of the mean distance of evenly spread slices.
+
+    Args:
+        weights: Worth of each slice, 0 or more.
+        count: How many to choose.
+        drawn: Slices that are drawn already.
+
+    Returns:
+        Indices, ascending.
+    """
+    length = len(weights)
+    count = min(count, length - len(set(drawn)))
+    occupied = max(1, int((weights > 0).sum()))
+    sigma = max(0.5, occupied / (4 * max(1, count + len(set(drawn)))))
+    places = np.arange(length)
+    near = np.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
+    covered = near[:, list(drawn)].max(axis=1) if len(drawn) else np.zeros(length)
+    chosen: list[int] = []
+    for _ in range(count):
+        gain = (weights[:, None] * np.maximum(near - covered[:, None], 0)).sum(axis=0)
+        gain[[*chosen, *drawn]] = -1
+        best = int(np.argmax(gain))
+        chosen.append(best)
+        covered = np.maximum(covered, near[:, best])
+    return sorted(chosen)
+
+
+def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = ()) -> Plan:
+    """Choose slices of a judged scan.
+
+    Args:
+        summary: Of a model that is in service.
+        count: How many.
+        drawn: Slices of the scan as stored that are drawn already.
+    """
+    where, entries = summary.slices, summary.area_cm2.shape[1]
+    if not summary.finite:
+        return plan_strided(where.axis, where.native, count, drawn)
+    per_native = slice_weights(summary)[where.to_entry(np.arange(where.native), entries)]
+    low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
+    outside = np.arange(where.native)
+    per_native = np.where((outside < low - where.step) | (outside > high + where.step), 0, per_native)
+    indices = spread(per_native / max(per_native.sum(), 1e-12), count, drawn)
+    return Plan(where.axis, tuple(indices), "uncertain and spread")
+
+
+def plan_strided(axis: int, slices: int, count: int, drawn: Sequence[int] = ()) -> Plan:
+    """Evenly spread slices, for a scan of which no model knows anything; those drawn already are left out."""
+    if drawn:
+        return Plan(axis, tuple(spread(np.full(slices, 1 / slices), count, drawn)), "strided")
+    return Plan(axis, tuple(strided(0, slices, count)), "strided")

@@ -1,0 +1,229 @@
+"""Strategies: from a pool to the order in which its open scans are worth annotating. Pure functions.
+
+The references are in the functions; what they share is done here: a scan of a patient who has none yet comes before a
+second one of another, scans whose prediction is no number come last, and what a model did not judge is served by the
+cold-start order, in between the judged ones, never behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from msklabel.choose.diversity import covering_order, gap_to
+from msklabel.choose.order import by_score, merged, patients_apart, sites_in_turn
+from msklabel.choose.pool import Flags, Floats, Indices, Opinion, Pool, row_mean
+
+_COVER = 8  # places that are chosen one by one for coverage; behind them the gap to what is taken decides
+_LEAST = 1e-6
+LAST_BETA = 100.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of open scans.
+
+    Attributes:
+        places: Places in the pool, the most wanted first.
+        score: Shape (scans,): what the order follows, by place; larger is more wanted, NaN where not known.
+        reason: Why, for a place.
+        label: The label whose turn it is, where one label decides.
+    """
+
+    places: Indices
+    score: Floats
+    reason: Callable[[int], str]
+    label: str | None = None
+
+
+Strategy = Callable[[Pool, Mapping[str, Any], np.random.Generator], Ranking]
+
+
+def random(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """By chance."""
+    order = rng.permutation(pool.candidates)
+    return Ranking(patients_apart(pool, order), np.full(len(pool), np.nan), lambda _: "by chance")
+
+
+def first(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """By name."""
+    return Ranking(patients_apart(pool, pool.candidates), np.full(len(pool), np.nan), lambda _: "the first by name")
+
+
+def cold_start(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """Typical and unlike what is taken (after Hacohen et al. 2022, TypiClust), before any model is good."""
+    vectors, weight = _embedding(pool)
+    known = pool.candidates[~np.isnan(weight[pool.candidates])]
+    score = weight * gap_to(vectors, np.flatnonzero(pool.taken))
+    near = covering_order(vectors, known, np.flatnonzero(pool.taken), weight, _COVER)
+    rest = by_score(score, np.setdiff1d(known, near))
+    unknown = rng.permutation(np.setdiff1d(pool.candidates, known))
+    order = merged(np.array([*near, *rest], int), unknown)
+    return Ranking(
+        sites_in_turn(pool, patients_apart(pool, order)),
+        score,
+        lambda i: "typical of the scans left and unlike those taken" if score[i] == score[i] else "not looked at yet",
+    )
+
+
+def uncertain(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """The largest class-balanced entropy of the foreground."""
+    score = _mean_of(pool, lambda opinion: opinion.uncertainty)
+    return _judged_first(pool, score, options, rng, lambda i: f"mean entropy {score[i]:.3f} over its labels")
+
+
+def failure(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """The lowest Dice that is predicted from the members' agreement (Kahl et al. 2024)."""
+    score = 1 - _mean_of(pool, lambda opinion: opinion.predicted_dice)
+    return _judged_first(pool, score, options, rng, lambda i: f"predicted Dice {1 - score[i]:.3f}")
+
+
+def diverse(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """The farthest from all that is taken (k-centre, Sener & Savarese 2018)."""
+    vectors, _ = _embedding(pool)
+    taken = np.flatnonzero(pool.taken)
+    known = pool.candidates[~np.isnan(vectors[pool.candidates]).any(axis=1)] if vectors.shape[1] else np.array([], int)
+    score = gap_to(vectors, taken)
+    near = covering_order(vectors, known, taken, np.ones(len(pool)), _COVER)
+    rest = by_score(score, np.setdiff1d(known, near))
+    unknown = rng.permutation(np.setdiff1d(pool.candidates, known))
+    order = merged(np.array([*near, *rest], int), unknown)
+    return Ranking(patients_apart(pool, order), score, lambda i: f"{score[i]:.2f} from the nearest that is taken")
+
+
+def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """The most uncertain of many random groups (Gaillochet et al. 2023, stochastic batches), spread within."""
+    score = _mean_of(pool, lambda opinion: opinion.uncertainty)
+    judged = pool.candidates[~np.isnan(score[pool.candidates])]
+    size = max(1, int(options.get("batch", 8)))
+    if len(judged) > size:
+        shuffled = rng.permutation(judged)
+        groups = np.array_split(shuffled, max(1, len(judged) // size))
+        groups.sort(key=lambda group: -float(score[group].mean()))
+        best = groups[0]
+        vectors, _ = _embedding(pool)
+        if vectors.shape[1] and not np.isnan(vectors[best]).any():
+            best = np.array(covering_order(vectors, best, np.flatnonzero(pool.taken), score + _LEAST, len(best)), int)
+        judged = np.concatenate([best, *(by_score(score, group) for group in groups[1:])])
+    order = _with_unjudged(pool, judged, options, rng)
+    return Ranking(order, score, lambda i: f"in the most uncertain of random groups of {size}, entropy {score[i]:.3f}")
+
+
+def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
+    """Cold start while nothing is judged; then class-balanced entropy with noise that fades, sites in turn.
+
+    Of three scans two go to the labels in turn and one to the mean over all labels. The order follows
+    log(score) + Gumbel noise / beta, beta rising from 1 to 100 over the rounds (ClaSP PE, arXiv 2601.13677), which is a
+    draw in proportion to score ** beta.
+    """
+    if not any(bool(opinion.scored[pool.open].any()) for opinion in pool.opinions.values()):
+        start = cold_start(pool, options, rng)
+        return Ranking(start.places, start.score, lambda i: f"no model has judged it: {start.reason(i)}")
+    turn = int(pool.taken.sum())
+    system = _system_in_turn(pool, turn)
+    opinion = pool.opinions[system]
+    label = _label_in_turn(opinion, pool.open, turn)
+    score = opinion.uncertainty if label is None else _class_score(opinion, label, pool.open)
+    score = np.where(opinion.scored, score, np.nan)
+    beta = beta_of(opinion.round, int(options.get("rounds", 10)))
+    noisy = np.log(np.maximum(score, _LEAST)) + rng.gumbel(size=len(pool)) / beta
+    judged = pool.candidates[~np.isnan(score[pool.candidates])]
+    order = sites_in_turn(pool, _with_unjudged(pool, by_score(noisy, judged), options, rng))
+    what = f"entropy of {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
+    return Ranking(
+        order,
+        score,
+        lambda i: (
+            f"{what} {score[i]:.3f} ({system}, certainty {beta:.3g})" if score[i] == score[i] else "not judged yet"
+        ),
+        None if label is None else opinion.labels[label],
+    )
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "auto": auto,
+    "random": random,
+    "first": first,
+    "cold_start": cold_start,
+    "uncertain": uncertain,
+    "failure": failure,
+    "diverse": diverse,
+    "batch": batch,
+}
+
+
+def beta_of(number: int, rounds: int) -> float:
+    """How certain the choice follows the score in a round, from 1 in the first to 100 in the last and later ones."""
+    share = min(1.0, max(0, number - 1) / max(1, rounds - 1))
+    return LAST_BETA**share
+
+
+def _judged_first(
+    pool: Pool, score: Floats, options: Mapping[str, Any], rng: np.random.Generator, reason: Callable[[int], str]
+) -> Ranking:
+    judged = pool.candidates[~np.isnan(score[pool.candidates])]
+    order = _with_unjudged(pool, by_score(score, judged), options, rng)
+    return Ranking(order, score, lambda i: reason(i) if score[i] == score[i] else "not judged yet: cold-start order")
+
+
+def _with_unjudged(pool: Pool, judged: Indices, options: Mapping[str, Any], rng: np.random.Generator) -> Indices:
+    """Put scans that no model judged in between, by cold start, and those with a broken prediction behind."""
+    broken = _broken(pool)
+    judged = judged[~broken[judged]]
+    rest = np.setdiff1d(pool.candidates, judged)
+    if not len(rest):
+        return patients_apart(pool, judged)
+    start = cold_start(pool, options, rng).places if len(rest) > broken[rest].sum() else rest
+    start = start[np.isin(start, rest)]
+    order = patients_apart(pool, merged(judged, start[~broken[start]]))
+    return np.concatenate([order, rest[broken[rest]]]).astype(int)
+
+
+def _broken(pool: Pool) -> Flags:
+    flags: Flags = np.zeros(len(pool), bool)
+    for opinion in pool.opinions.values():
+        flags |= opinion.broken
+    return flags
+
+
+def _mean_of(pool: Pool, value: Callable[[Opinion], Floats]) -> Floats:
+    """Mean over systems, NaN where none judged."""
+    if not pool.opinions:
+        return np.full(len(pool), np.nan)
+    columns = [np.where(opinion.scored, value(opinion), np.nan) for opinion in pool.opinions.values()]
+    return row_mean(np.stack(columns, axis=1))
+
+
+def _embedding(pool: Pool) -> tuple[Floats, Floats]:
+    """Embeddings and typicality by the system that knows most scans."""
+    if not pool.opinions:
+        return np.empty((len(pool), 0)), np.full(len(pool), np.nan)
+    known = {name: int((~np.isnan(opinion.typicality)).sum()) for name, opinion in pool.opinions.items()}
+    most = pool.opinions[max(known, key=lambda name: (known[name], name))]
+    return most.embedding, most.typicality
+
+
+def _system_in_turn(pool: Pool, turn: int) -> str:
+    judging = [name for name, opinion in pool.opinions.items() if bool(opinion.scored[pool.open].any())]
+    return sorted(judging)[turn % len(judging)]
+
+
+def _label_in_turn(opinion: Opinion, open_scans: Flags, turn: int) -> int | None:
+    """Two of three turns go to the labels one after the other, the third to none."""
+    labels = len(opinion.labels)
+    known = [i for i in range(labels) if np.isfinite(_class_score(opinion, i, open_scans)[open_scans]).any()]
+    if turn % 3 == 2 or not known:
+        return None
+    return known[(turn - turn // 3) % len(known)]
+
+
+def _class_score(opinion: Opinion, label: int, open_scans: Flags) -> Floats:
+    """Entropy of a label; one that is not predicted anywhere is sought where it is likeliest."""
+    column = opinion.entropy[:, label]
+    if np.isfinite(column[open_scans]).any():
+        return column
+    area = opinion.area[:, label]
+    return np.where(area > 0, area / np.nanmax(area, initial=_LEAST), np.nan)

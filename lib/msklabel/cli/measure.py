@@ -1,0 +1,209 @@
+"""From masks to numbers: compare label maps, measure them, relate what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from msklabel.catalogue import load_catalogue
+from msklabel.cli.shared import Configs, console
+from msklabel.errors import UserError
+
+if TYPE_CHECKING:
+    from msklabel.measure.quantify import SliceChoice
+    from msklabel.measure.report.page import Report
+
+SystemName = Annotated[str, typer.Option("--system", help="System whose labels these are.")]
+Out = Annotated[Path, typer.Option(help="Folder to write to; made if missing.")]
+Sides = Annotated[
+    str,
+    typer.Option(
+        help="auto: by the mid-sagittal plane, where both sides are there; none; left or right: the one there is."
+    ),
+]
+Pdf = Annotated[bool, typer.Option(help="Write the report as PDF, too.")]
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="Folder of the true label maps.")],
+    pred: Annotated[list[str], typer.Option(help="Folder of predictions of the same names; again for more: NAME=DIR.")],
+    system: SystemName,
+    out: Out,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, of the same names, for the pictures.")
+    ] = None,
+    folds: Annotated[
+        Path | None, typer.Option(help="CSV with the columns scan and fold, for fold-wise summaries.")
+    ] = None,
+    sides: Sides = "auto",
+    resample: Annotated[bool, typer.Option(help="Bring predictions on other grids to the truth's.")] = False,
+    paired_only: Annotated[bool, typer.Option(help="Leave out files without a partner.")] = False,
+    pdf: Pdf = False,
+    configs: Configs = None,
+) -> None:
+    """Compare predicted label maps with true ones: a row for each scan and structure, a summary, a report."""
+    from msklabel.measure.evaluate_folder import evaluate_folders, read_folds
+
+    chosen = load_catalogue(configs, [system])[system]
+    models = _named_folders(pred)
+    _make(out)
+    fold_of = read_folds(folds) if folds else None
+    result = evaluate_folders(chosen, truth, models, sides, resample, paired_only, images, fold_of, console.print)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def quantify(
+    labels: Annotated[Path, typer.Option(help="Folder of label maps.")],
+    system: SystemName,
+    out: Out,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, of the same names (x_water, x_fat).")
+    ] = None,
+    clinical: Annotated[Path | None, typer.Option(help="CSV: scan, height_cm, sex, weight_kg, age_years ...")] = None,
+    at: Annotated[
+        str,
+        typer.Option("--slice", help="Slice of areas: default, none, neck, neck-left, neck-right, a number or 50%."),
+    ] = "default",
+    sides: Sides = "auto",
+    maps: Annotated[bool, typer.Option(help="Write the fat fraction of every scan as NIfTI.")] = False,
+    resample: Annotated[bool, typer.Option(help="Bring labels on other grids to their image's.")] = False,
+    pdf: Pdf = False,
+    configs: Configs = None,
+) -> None:
+    """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report."""
+    from msklabel.imaging.maps import write_map
+    from msklabel.measure.quantify_folder import Loaded, quantify_folder
+
+    chosen = load_catalogue(configs, [system])[system]
+    _make(out)
+
+    def each(loaded: Loaded) -> None:
+        console.print(f"{loaded.scan}: measured", highlight=False)
+        for name, values in loaded.images.items() if maps else ():
+            if name == "fat_fraction_percent":
+                write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
+
+    result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def associate(
+    quantities: Annotated[Path, typer.Option(help="quantities.csv of msklabel quantify.")],
+    clinical: Annotated[Path, typer.Option(help="CSV with a row for each scan: outcomes, covariates, sex.")],
+    outcome: Annotated[list[str], typer.Option(help="Column, or column:linear, :log, :logistic; again for more.")],
+    out: Out,
+    exposure: Annotated[
+        list[str] | None, typer.Option(help="structure:quantity; again for more; default: all.")
+    ] = None,
+    adjust: Annotated[str, typer.Option(help="Columns to adjust for, by commas.")] = "age_years,height_cm,weight_kg",
+    pdf: Pdf = False,
+) -> None:
+    """Relate quantities to outcomes: regressions, unadjusted and adjusted, and sarcopenia's heat map."""
+    from msklabel.measure.associate_folder import associate_tables, parse_outcomes
+
+    _make(out)
+    covariates = [name.strip() for name in adjust.split(",") if name.strip()]
+    result = associate_tables(quantities, clinical, parse_outcomes(outcome), exposure or (), covariates)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def agreement(
+    first: Annotated[Path, typer.Option(help="quantities.csv of the reference.")],
+    second: Annotated[Path, typer.Option(help="quantities.csv of the other.")],
+    quantity: Annotated[str, typer.Option(help="Column to compare, such as volume_cm3.")],
+    out: Out,
+    pdf: Pdf = False,
+) -> None:
+    """Compare one quantity of two tables of the same scans: Bland-Altman, ICC, r; a report."""
+    from msklabel.measure.agreement_folder import agreement_of_tables
+
+    _make(out)
+    result = agreement_of_tables(first, second, quantity)
+    result.write(out)
+    _write_report(result.report, out, pdf)
+
+
+def distance_map(
+    truth: Annotated[Path, typer.Option(help="Label map whose surface is coloured.")],
+    pred: Annotated[Path, typer.Option(help="Label map that the distances go to.")],
+    system: SystemName,
+    structure: Annotated[str, typer.Option(help="Label or group.")],
+    out: Out,
+    resample: Annotated[bool, typer.Option(help="Bring the prediction to the truth's grid.")] = False,
+    configs: Configs = None,
+) -> None:
+    """Map the distance between two surfaces of a structure: NRRD, VTK and a figure."""
+    from msklabel.durable import replace_text
+    from msklabel.imaging.maps import write_map
+    from msklabel.measure.distance_map import distance_figure, vtk_text
+    from msklabel.measure.distance_map import distance_map as measure
+    from msklabel.measure.pairs import Pair, read_pair
+    from msklabel.measure.structures import structures_of
+
+    chosen = load_catalogue(configs, [system])[system]
+    known = {one.name: one for one in structures_of(chosen)}
+    if structure not in known:
+        raise UserError(f"{system} has no structure {structure!r}; structures: {', '.join(known)}")
+    first, second = read_pair(Pair(truth.name, truth, pred), resample)
+    masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
+    found = measure(masks[0], masks[1], first.affine)
+    _make(out)
+    title = f"{structure}: distance of {truth.name} from {pred.name}, mm, negative inside"
+    write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
+    replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
+    distance_figure(found, title).savefig(out / f"{structure}_distance_mm.png", dpi=110)
+    console.print(f"{out / structure}_distance_mm.nrrd, .vtk and .png written", highlight=False)
+
+
+def _slice_choice(text: str) -> SliceChoice:
+    from msklabel.measure.quantify import SliceChoice
+
+    fixed = {
+        "default": SliceChoice(),
+        "none": SliceChoice("none"),
+        "neck": SliceChoice("neck"),
+        "neck-left": SliceChoice("neck", side="left"),
+        "neck-right": SliceChoice("neck", side="right"),
+    }
+    if text in fixed:
+        return fixed[text]
+    try:
+        return SliceChoice("percent", float(text[:-1])) if text.endswith("%") else SliceChoice("index", int(text))
+    except ValueError:
+        raise UserError(f"--slice: expected {', '.join(fixed)}, a whole number or a percentage, got {text!r}") from None
+
+
+def _named_folders(values: Sequence[str]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        path = Path(folder if separator else value)
+        name = name if separator else path.name or "prediction"
+        if name in named:
+            raise UserError(f"--pred: two predictions are called {name}; give them names: --pred A=DIR --pred B=DIR")
+        named[name] = path
+    return named
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def _write_report(report: Report, out: Path, pdf: bool) -> None:
+    from msklabel.measure.report.page import write_html
+    from msklabel.measure.report.pdf import write_pdf
+
+    write_html(report, out / "report.html")
+    if pdf:
+        write_pdf(report, out / "report.pdf")
+    console.print(f"{out / 'report.html'} written", highlight=False)

@@ -1,0 +1,76 @@
+"""Look at the trained versions, compare two, and go back to an earlier one."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from msklabel.catalogue import app_folder, load_catalogue
+from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
+from msklabel.system import PAPER
+
+
+def versions(studies: Studies, configs: Configs = None, state: State = None) -> None:
+    """List the trained versions of every system; the served one is marked."""
+    from msklabel.learn.versions import Versions
+
+    store = Versions((state or studies / ".msklabel") / "models")
+    table = Table("system", "version", "served", "Dice (validation)", "scans (training + validation)", "time", "why")
+    for name in load_catalogue(configs):
+        for version in store.names(name):
+            metrics = store.get(name, version).metrics
+            table.add_row(
+                name,
+                version,
+                "yes" if version == store.serving(name) else "",
+                f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "not validated",
+                f"{metrics.get('training_scans')} + {metrics.get('validation_scans')}",
+                str(metrics.get("time", "")),
+                "; ".join([metrics.get("validation_status", ""), *metrics.get("reasons", [])]).strip("; "),
+            )
+    console.print(table)
+
+
+def rollback(
+    system: Annotated[str, typer.Argument(help="System.")],
+    studies: Studies,
+    version: Annotated[str, typer.Argument(help="Version to serve; the one served before by default.")] = "",
+    variant: Annotated[str, typer.Option(help="Variant of the system.")] = "",
+    configs: Configs = None,
+    state: State = None,
+) -> None:
+    """Serve an earlier version again; a running server takes it up with the next request."""
+    from msklabel.learn.versions import Versions
+
+    load_catalogue(configs, [system])
+    store = Versions((state or studies / ".msklabel") / "models")
+    served = store.roll_back(system, version, variant, getpass.getuser())
+    console.print(f"{system}: version {served} is served now", highlight=False)
+
+
+def compare(
+    system: Annotated[str, typer.Argument(help="System.")],
+    a: Annotated[str, typer.Argument(help="Version.")],
+    b: Annotated[str, typer.Argument(help="Version to compare it with.")],
+    studies: Studies,
+    configs: Configs = None,
+    profile: Profile = PAPER,
+    device: Device = None,
+    state: State = None,
+) -> None:
+    """Compare two versions label by label and case by case, on the frozen validation scans."""
+    from msklabel.app import MskLabelApp
+
+    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
+    found = MskLabelApp(str(app_folder()), str(studies), conf).compare(system, a, b, measure=True)
+    labels = Table("label", "cases", f"Dice {a}", f"Dice {b}", "worst case", "p (worse by 0.01)", title=system)
+    for name, row in found["labels"].items():
+        p = "" if row["p"] is None else f"{row['p']:.4f}"
+        labels.add_row(name, str(row["cases"]), *(f"{row[k]:.4f}" for k in ("before", "after", "worst")), p)
+    cases = Table("scan", f"mean Dice {a}", f"mean Dice {b}")
+    for case, row in found["cases"].items():
+        cases.add_row(case, *("" if row[name] is None else f"{row[name]:.4f}" for name in (a, b)))
+    console.print(labels, cases)

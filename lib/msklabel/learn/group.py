@@ -1,0 +1,60 @@
+"""Processes that train one network together, each on its share of every batch; one process alone is a group, too."""
+
+from __future__ import annotations
+
+import torch
+from torch import distributed, nn
+
+
+class Group:
+    """One process alone."""
+
+    rank = 0
+    world = 1
+
+    def average_gradients(self, network: nn.Module, crops: int) -> None:
+        """Make the gradients those of the whole batch.
+
+        Args:
+            network: Has the gradients of this process's share.
+            crops: How many crops that share has.
+        """
+
+    def from_first(self, value: float, device: torch.device) -> float:
+        """What the first process says: all do the same, at the same step."""
+        return value
+
+    def mean(self, value: float, device: torch.device) -> float:
+        """Mean over the processes."""
+        return value
+
+
+class DistributedGroup(Group):
+    """The processes of ``torch.distributed``, which is initialised already; NCCL on GPUs, gloo on CPUs."""
+
+    def __init__(self) -> None:
+        self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
+
+    def average_gradients(self, network: nn.Module, crops: int) -> None:
+        """See :class:`Group`; shares may differ in size."""
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if not gradients:
+            return
+        count = torch.tensor([float(crops)], device=gradients[0].device)
+        distributed.all_reduce(count)
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) * (crops / float(count))
+        distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def from_first(self, value: float, device: torch.device) -> float:
+        """See :class:`Group`."""
+        told = torch.tensor([value], dtype=torch.float64, device=device)
+        distributed.broadcast(told, 0)
+        return float(told)
+
+    def mean(self, value: float, device: torch.device) -> float:
+        """See :class:`Group`."""
+        total = torch.tensor([value], dtype=torch.float64, device=device)
+        distributed.all_reduce(total)
+        return float(total) / self.world

@@ -1,0 +1,66 @@
+"""Dice of versions on labelled cases, measured once and kept: a version never changes, and neither does a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msklabel.durable import replace_text
+from msklabel.learn.cases import Case
+from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice
+from msklabel.learn.record import read_json, rounded, to_json
+
+_DIGITS = 6
+
+
+class KeptScores:
+    """``<folder>/<name>.json``: for each case and checksum of its label the Dice of each label.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def measure(self, name: str, build: Callable[[], Segmenter], cases: Sequence[Case]) -> CaseDice:
+        """Dice on cases, measuring only what was not measured before.
+
+        Args:
+            name: Of what is measured; it must mean the same for good.
+            build: Makes the segmenter, where it is needed.
+            cases: Labelled cases.
+        """
+        kept = self.known(name, cases)
+        missing = [case for case in cases if case.id not in kept]
+        if missing:
+            measured = case_dice(build(), missing)
+            self.keep(name, missing, measured)
+            kept |= measured
+        return {case.id: kept[case.id] for case in cases}
+
+    def known(self, name: str, cases: Sequence[Case]) -> CaseDice:
+        """What was measured before of these cases."""
+        stored = read_json(self._file(name))
+        rows = {case.id: stored[_key(case)] for case in cases if case.label and _key(case) in stored}
+        return {
+            case: {label: float("nan") if value is None else value for label, value in row.items()}
+            for case, row in rows.items()
+        }
+
+    def keep(self, name: str, cases: Sequence[Case], dices: CaseDice) -> None:
+        """Note what was measured of labelled cases."""
+        rows = {
+            _key(case): {label: rounded(value, _DIGITS) for label, value in dices[case.id].items()}
+            for case in cases
+            if case.label
+        }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        replace_text(self._file(name), to_json({**read_json(self._file(name)), **rows}))
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+
+def _key(case: Case) -> str:
+    return f"{case.id}:{case.label}"

@@ -1,0 +1,274 @@
+"""From labels to a version: who validates, what is doubted, train, compare, store, publish or keep."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msklabel.errors import UserError
+from msklabel.learn.cases import Case, PreparedCase, prepare_case
+from msklabel.learn.comparison import side_by_side
+from msklabel.learn.doubts import Doubts, best_reference
+from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice, label_means, mean_dice
+from msklabel.learn.fit import Fitted, Recipe, fit
+from msklabel.learn.gate import Verdict, judge
+from msklabel.learn.record import rounded
+from msklabel.learn.scores import KeptScores
+from msklabel.learn.selection import Selection, select
+from msklabel.learn.split import TRAIN, VALIDATION, Roles, decide_roles
+from msklabel.learn.trainer import Report
+from msklabel.learn.versions import Version, Versions
+from msklabel.networks import Weights, loaded_network
+from msklabel.predict.classical import ClassicalSegmenter
+from msklabel.predict.engine import Engine
+from msklabel.system import System
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a training is asked for.
+
+    Attributes:
+        recipe: Epochs, folds, seed, device.
+        on_all: Keep no scan for validation; nothing can be said about such a version.
+        from_version: Version to start from; empty for the one in service.
+        from_scratch: Start from fresh weights.
+        variant: Of the system.
+    """
+
+    recipe: Recipe
+    on_all: bool = False
+    from_version: str = ""
+    from_scratch: bool = False
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training does, decided before it starts.
+
+    Attributes:
+        selection: The labels.
+        base: Version that it starts from.
+        held: Checksums of labels that are held back, with the reason.
+        serving: Version that the result is compared with.
+    """
+
+    selection: Selection
+    base: str | None
+    held: dict[str, str]
+    serving: str | None
+
+
+class Update:
+    """Makes versions of one system.
+
+    Args:
+        system: The system.
+        versions: Where its versions are kept.
+        roles: Who trains and who validates.
+        device: Where to predict; None takes the CPU.
+        prepare: Brings cases to the working grid.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        versions: Versions,
+        roles: Roles,
+        device: str | None = None,
+        prepare: Callable[[System, Case], PreparedCase] = prepare_case,
+    ) -> None:
+        self.system = system
+        self.versions = versions
+        self.roles = roles
+        self.prepare = prepare
+        self.device = device or "cpu"
+        folder = versions.root / system.name
+        self.scores = KeptScores(folder / "scores")
+        self.doubts = Doubts(folder / "screening.json")
+
+    def plan(self, cases: Sequence[Case], order: Order) -> Plan:
+        """Decide on the labels and the starting point of a training.
+
+        Args:
+            cases: All labelled scans, in the order in which they were labelled.
+            order: What is asked for.
+
+        Raises:
+            UserError: If there is nothing to train on, or options exclude each other.
+        """
+        roles = self._decided(cases)
+        serving = self.serving(order.variant)
+        base = self._base(order)
+        held = self._held(cases, roles, serving)
+        usable = [case for case in cases if case.label not in held]
+        if order.on_all:
+            roles = dict.fromkeys(roles, TRAIN)
+        seen = self.versions.get(self.system.name, base).metrics.get("labels", []) if base else []
+        finetune = base is not None and order.recipe.folds == 1
+        selection = select(self.system, usable, roles, set(seen), finetune)
+        if not selection.learned:
+            waiting = f"; {len(selection.validation)} labelled scan(s) are kept for validation" if cases else ""
+            doubted = f"; {len(held)} label(s) wait for a reviewer" if held else ""
+            raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}{doubted}")
+        return Plan(selection, base, held, serving)
+
+    def fit(
+        self,
+        plan: Plan,
+        order: Order,
+        folder: Path,
+        report: Callable[[int, Report], None] = lambda _fold, _report: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Fitted:
+        """Train; see :func:`msklabel.learn.fit.fit`."""
+        system = self.system.with_variant(order.variant) if order.variant else self.system
+        initial = self.versions.weights(self.system, plan.base)[0] if plan.base else None
+        return fit(system, plan.selection, folder, order.recipe, initial, report, should_stop, self.prepare)
+
+    def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
+        """Compare a trained candidate with the version in service, store it, and publish it if it passes."""
+        frozen = self._frozen(plan)
+        dices = case_dice(self._engine(fitted.members, fitted.device), frozen)
+        before = self._measured(plan.serving, frozen) if plan.serving else None
+        draft = self._draft_dice(frozen) if plan.serving is None else None
+        verdict = judge(dices, before, draft)
+        version = self.versions.add(self.system, fitted.members, self._record(plan, order, fitted, dices, verdict))
+        self.scores.keep(version.name, frozen, dices)
+        if verdict.publish:
+            self.versions.publish(self.system.name, version.name, order.variant, verdict.reasons[0])
+        logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(verdict.reasons))
+        return version, verdict
+
+    def compare(self, cases: Sequence[Case], a: str, b: str, measure: bool) -> dict[str, Any]:
+        """Two versions on the frozen cases; see :func:`msklabel.learn.comparison.side_by_side`.
+
+        Args:
+            cases: All labelled scans.
+            a: Version.
+            b: Version.
+            measure: Whether to predict where a version was not measured yet, which takes a while.
+
+        Raises:
+            NotFound: If there is no such version.
+            Conflict: If both were measured on no common case.
+        """
+        roles = self.roles.roles(self.system.name)
+        held = self.doubts.held(cases)
+        frozen = [c for c in cases if roles.get(c.patient) == VALIDATION and c.label not in held]
+        for name in (a, b):
+            self.versions.get(self.system.name, name)
+        rows = [self._measured(n, frozen) if measure else self.scores.known(n, frozen) for n in (a, b)]
+        return side_by_side(rows[0], rows[1], (a, b), frozen)
+
+    def serving(self, variant: str = "") -> str | None:
+        """The version in service, if it is of this very configuration."""
+        name = self.versions.serving(self.system.name, variant)
+        return name if name and self._is_ours(name) else None
+
+    def _is_ours(self, name: str) -> bool:
+        fingerprint = self.versions.get(self.system.name, name).metrics.get("fingerprint")
+        return bool(fingerprint == self.system.fingerprint)
+
+    def _base(self, order: Order) -> str | None:
+        """Version to start from."""
+        if order.from_version and order.from_scratch:
+            raise UserError("from_version and from_scratch exclude each other")
+        if order.from_version or order.from_scratch:
+            return order.from_version or None
+        return self.serving(order.variant) or self.serving() or self._newest()
+
+    def _newest(self) -> str | None:
+        """The last version, while none is good enough to be served: learning goes on from it."""
+        names = [name for name in self.versions.names(self.system.name) if self._is_ours(name)]
+        return names[-1] if names else None
+
+    def _decided(self, cases: Sequence[Case]) -> dict[str, str]:
+        """Role of each patient; those without one get theirs now, for good."""
+        patients = [case.patient for case in cases]
+        known = self.roles.roles(self.system.name)
+        new = decide_roles(patients, known)
+        return {**known, **(self.roles.assign_roles(self.system.name, new) if new else {})}
+
+    def _held(self, cases: Sequence[Case], roles: dict[str, str], serving: str | None) -> dict[str, str]:
+        """Labels that are held back for a reviewer."""
+        validation = [case for case in cases if roles[case.patient] != TRAIN]
+        candidates: list[tuple[str, Segmenter, CaseDice]] = []
+        if serving:
+            dices = self._measured(serving, validation)
+            candidates.append((serving, self._engine(self.versions.weights(self.system, serving)), dices))
+        if self.system.thresholds:
+            segmenter = ClassicalSegmenter(self.system)
+            candidates.append((self._draft_name(), segmenter, self._draft_dice(validation) or {}))
+        return self.doubts.review(cases, best_reference(candidates))
+
+    def _frozen(self, plan: Plan) -> list[Case]:
+        """Validation cases of patients that no ancestor of the two versions has learned from."""
+        learned: set[str] = {case.patient for case in plan.selection.learned}
+        for name in (plan.base, plan.serving):
+            if name:
+                learned |= set(self.versions.get(self.system.name, name).metrics.get("patients", []))
+        return [case for case in plan.selection.validation if case.patient not in learned]
+
+    def _measured(self, version: str, cases: Sequence[Case]) -> CaseDice:
+        return self.scores.measure(version, lambda: self._engine(self.versions.weights(self.system, version)), cases)
+
+    def _draft_dice(self, cases: Sequence[Case]) -> CaseDice | None:
+        """Dice of the draft without training; None where the system has none."""
+        if self.system.thresholds is None:
+            return None
+        return self.scores.measure(self._draft_name(), lambda: ClassicalSegmenter(self.system), cases)
+
+    def _draft_name(self) -> str:
+        thresholds = self.system.thresholds
+        text = thresholds.model_dump_json() if thresholds else ""
+        return f"draft-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def _engine(self, members: Sequence[Weights], device: Any = None) -> Engine:
+        networks = [loaded_network(self.system, weights) for weights in members]
+        return Engine(self.system, networks, device or self.device)
+
+    def _record(self, plan: Plan, order: Order, fitted: Fitted, dices: CaseDice, verdict: Verdict) -> dict[str, Any]:
+        """What is written down about a version, for good."""
+        selection = plan.selection
+        parent = self.versions.get(self.system.name, plan.base).metrics if plan.base else {}
+        learned = {case.label for case in selection.learned}
+        considered = learned | {case.label for case in selection.validation} | plan.held.keys()
+        return {
+            **asdict(order.recipe),
+            "fingerprint": self.system.fingerprint,
+            "profile": self.system.profile,
+            "variant": order.variant,
+            "parents": [plan.base] if plan.base else [],
+            "fine_tuned": bool(selection.older),
+            "training": sorted(learned),
+            "validation": sorted(case.label for case in selection.validation),
+            "held": dict(sorted(plan.held.items())),
+            "labels": sorted(learned | set(parent.get("labels", []))),
+            "considered": sorted(considered),
+            "patients": sorted({case.patient for case in selection.learned} | set(parent.get("patients", []))),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(fitted.seconds, 1),
+            "crops": fitted.crops,
+            "device": str(fitted.device),
+            "members": len(fitted.members),
+            "training_scans": len(selection.learned),
+            "validation_scans": len(dices),
+            "validated": verdict.validation == "validated",
+            "validation_status": verdict.validation,
+            "compared_with": plan.serving,
+            "passed": verdict.publish,
+            "reasons": list(verdict.reasons),
+            "mean_dice": rounded(mean_dice(dices)),
+            "label_dice": {name: rounded(value) for name, value in label_means(dices).items()},
+            "case_dice": {case: {k: rounded(v) for k, v in row.items()} for case, row in dices.items()},
+            "cross_validated_dice": rounded(mean_dice(fitted.fold_dice)),
+        }

@@ -1,0 +1,1 @@
+"""From masks to the papers' numbers: overlap, quantities, agreement, associations, relaxometry, reports."""

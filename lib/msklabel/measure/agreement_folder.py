@@ -1,0 +1,95 @@
+"""Agreement of two sets of measurements of the same scans, structure by structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msklabel.errors import UserError
+from msklabel.measure.agreement import bland_altman, icc, pearson
+from msklabel.measure.clinical import number_columns, read_table
+from msklabel.measure.report.figures import bland_altman_plot, scatter
+from msklabel.measure.report.page import Picture, Report, Section, Table, heading
+from msklabel.measure.report.provenance import of_files, software
+
+_KEYS = ["scan", "structure", "side"]
+_METHODS = (
+    "Bland–Altman: bias is the mean of second − first, limits are bias ± 1.96 SD; 95 % confidence intervals from t "
+    "with n − 1 degrees of freedom (limits: SD·√(3/n)). ICC(A,1): two-way random "
+    "effects, absolute agreement, single rater. r is Pearson's.",
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was found: a row for each structure and side, and the page."""
+
+    table: pd.DataFrame
+    report: Report
+
+    def write(self, out: Path) -> None:
+        """Write ``agreement.csv``."""
+        self.table.to_csv(out / "agreement.csv", index=False)
+
+
+def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
+    """Compare one quantity of two tables of ``msklabel quantify``.
+
+    Args:
+        first: The reference.
+        second: The other.
+        quantity: A column of both.
+
+    Raises:
+        UserError: If a column is missing or no row is in both.
+    """
+    joined = _joined(first, second, quantity)
+    rows, pictures = [], []
+    for (structure, side), group in joined.groupby(["structure", "side"], sort=False):
+        a, b = group["first"].to_numpy(), group["second"].to_numpy()
+        rows.append({"structure": structure, "side": side, **_row(a, b)})
+    both = joined[joined["side"] == "both"]
+    pairs = {str(n): (g["first"].tolist(), g["second"].tolist()) for n, g in both.groupby("structure", sort=False)}
+    if pairs:
+        title = f"{second.parent.name or second.stem} − {first.parent.name or first.stem}"
+        caption = f"Bland–Altman of {heading(quantity)}, all structures"
+        pictures.append(Picture(caption, bland_altman_plot(pairs, heading(quantity), title)))
+        a, b = both["first"].tolist(), both["second"].tolist()
+        drawn = scatter(a, b, ("first", "second"), pearson(a, b), icc(np.column_stack([a, b])), heading(quantity))
+        pictures.append(Picture(f"{heading(quantity)} of both, all structures", drawn))
+    table = pd.DataFrame(rows)
+    sections = [
+        Section("How it was computed", _METHODS),
+        Section(heading(quantity), (), pictures, [Table("By structure and side", table)]),
+    ]
+    provenance = [*software(), *of_files("first", [first]), *of_files("second", [second])]
+    return Agreement(table, Report(f"Agreement of {heading(quantity)}", (), sections, provenance))
+
+
+def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
+    tables = []
+    for name, file in (("first", first), ("second", second)):
+        table = read_table(file)
+        missing = [key for key in _KEYS if key not in table]
+        if missing:
+            raise UserError(
+                f"{file.name}: the column {missing[0]} is missing; give quantities.csv of msklabel quantify"
+            )
+        numbers = number_columns(file, table, [quantity])[quantity]
+        tables.append(table[_KEYS].astype(str).assign(**{name: numbers}))
+    joined = tables[0].merge(tables[1], on=_KEYS).dropna()
+    if joined.empty:
+        raise UserError(f"{first} and {second} have no scan and structure with a {quantity} in common")
+    return joined
+
+
+def _row(a: np.ndarray, b: np.ndarray) -> dict[str, object]:
+    found, r, agreement = bland_altman(a, b), pearson(a, b), icc(np.column_stack([a, b]))
+    row: dict[str, object] = {"cases": found.cases, "sd": found.sd}
+    estimates = {"bias": found.bias, "lower_limit": found.lower, "upper_limit": found.upper, "r": r, "icc": agreement}
+    for name, estimate in estimates.items():
+        row |= {name: estimate.value, f"{name}_lower": estimate.lower, f"{name}_upper": estimate.upper}
+    return {**row, "note": found.bias.note or r.note or agreement.note}

@@ -1,0 +1,84 @@
+"""The images under a label map that quantities are measured in: Hounsfield units, or a fat fraction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msklabel.errors import UserError
+from msklabel.imaging.alignment import misfit
+from msklabel.imaging.channels import channel_files, named_channels, read_channels
+from msklabel.imaging.geometry import closest_axes
+from msklabel.imaging.names import is_image, without_suffix
+from msklabel.imaging.regrid import labels_on_grid
+from msklabel.imaging.scan import LabelMap, Scan
+from msklabel.measure.quantities import FAT, HU
+from msklabel.pipeline.dixon import detect_swapped, fat_fraction_percent
+from msklabel.system import System
+
+
+def find_image(folder: Path, scan: str) -> Path | None:
+    """The image of a name in a folder: a file, a folder of DICOM series or channels, or files that name a channel."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and is_image(file) and without_suffix(file.name) == scan:
+            return file
+    inside = folder / scan
+    return inside if inside.is_dir() or channel_files(inside) else None
+
+
+def read_image(path: Path, system: System) -> Scan:
+    """A scan with all the channels that are there.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    from msklabel.imaging.read import read_scan
+
+    return read_scan(path) if system.modality[0] in ("CT", "CR", "DX") else read_channels(path)
+
+
+def measurable(scan: Scan, system: System, name: str) -> dict[str, NDArray[Any]]:
+    """What of a scan quantities can be told from.
+
+    Args:
+        scan: All its channels.
+        system: Tells CT from MR.
+        name: For messages.
+
+    Returns:
+        ``hu`` of CT; ``fat_fraction_percent`` of water and fat images, NaN where their sum is 0; else nothing.
+
+    Raises:
+        UserError: If water and fat are exchanged.
+    """
+    if system.modality[0] == "CT":
+        return {HU: scan.array[0]}
+    channels = named_channels(scan)
+    if not {"water", "fat"} <= channels.keys():
+        return {}
+    axes, _ = closest_axes(scan.affine)
+    x, y, z = (scan.spacing_mm[axis] for axis in axes)
+    found = detect_swapped(channels["water"].transpose(axes), channels["fat"].transpose(axes), (x, y, z))
+    if found.verdict in ("swapped", "partly"):
+        raise UserError(f"{name}: {found}")
+    return {FAT: fat_fraction_percent(channels["water"], channels["fat"])}
+
+
+def on_image_grid(labels: LabelMap, scan: Scan, name: str, resample: bool) -> LabelMap:
+    """The labels on the image's grid.
+
+    Raises:
+        UserError: If the grids differ and nothing says to resample, or they do not overlap.
+    """
+    difference = misfit(scan, Scan(labels.array[None], labels.affine), ("the image", "the label map"))
+    if difference is None:
+        return labels
+    if not resample:
+        raise UserError(f"{name}: {difference}; --resample brings the labels to the image's grid")
+    moved = labels_on_grid(labels, scan.shape, scan.affine)
+    if labels.array.any() and not np.any(moved.array):
+        raise UserError(f"{name}: the label map lies wholly outside the image")
+    return moved

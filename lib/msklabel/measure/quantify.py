@@ -1,0 +1,224 @@
+"""Measure one labelled scan: what its System names, for each structure and side. A pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msklabel.errors import UserError
+from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
+from msklabel.measure.evaluate import require_known
+from msklabel.measure.quantities import HEADERS, Measured, asymmetry_percent, height_m, quantities_of
+from msklabel.measure.reference_slice import slice_at_percent, thickest_neck
+from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
+from msklabel.measure.tally import Slices, Tally, tally
+from msklabel.system import System
+
+FEMUR = "femur"  # label that percentages of the femur are told by
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Which slice areas are measured in.
+
+    Attributes:
+        kind: ``default`` (the system's reference slice where it has one), ``none``, ``index`` from the lowest slice,
+            ``percent`` of the femur from its upper end, or ``neck``.
+        value: The index or percentage.
+        side: Of ``neck``: whose; None: the system's.
+    """
+
+    kind: str = "default"
+    value: float = 0.0
+    side: Half | None = None
+
+
+@dataclass(frozen=True)
+class Quantified:
+    """What was measured of a scan.
+
+    Attributes:
+        rows: One for each structure and side: ``scan``, ``structure``, ``kind``, ``side``, then quantities with units.
+        profile: One for each slice, structure and side that is in it.
+        slices: The chosen slice by side, counted from the lowest; empty if none was chosen.
+        notes: What could not be measured, and why.
+    """
+
+    rows: list[dict[str, Any]]
+    profile: list[dict[str, Any]]
+    slices: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def quantify(
+    scan: str,
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    system: System,
+    images: Mapping[str, NDArray[Any]] | None = None,
+    height_cm: float | None = None,
+    choice: SliceChoice | None = None,
+    sides: str = "auto",
+) -> Quantified:
+    """Measure a label map and the images under it.
+
+    Args:
+        scan: Name for the rows.
+        labels: Shape (X, Y, Z), any axis order.
+        affine: Voxel index to RAS mm.
+        system: Says which quantities.
+        images: ``hu`` and ``fat_fraction_percent``, as far as they are there, of the same shape; NaN: says nothing.
+        height_cm: Of the patient, where quantities are divided by its square.
+        choice: Which slice areas are measured in.
+        sides: ``auto``, ``none``, ``left`` or ``right``.
+
+    Raises:
+        UserError: If a label is unknown, the height is 0, or the chosen slice cannot be found.
+    """
+    require_known(labels, system, f"{scan}: the label map")
+    images = images or {}
+    plane, only = sides_of(labels, affine, sides)
+    table = tally(labels, affine, system.classes, plane, images)
+    parts = parts_of(structures_of(system), plane, only)
+    slices, volumes = _chosen(choice or SliceChoice(), table, labels, affine, system, plane, only)
+    case = Measured(table, system, height_m(height_cm), slices, volumes)
+    wanted = quantities_of(system)
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
+        row |= {"side": part.side, "voxels": table.voxels(part)}
+        row |= {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
+        rows.append(row)
+    _add_asymmetry(rows)
+    notes = _notes(scan, case, parts, images, set(wanted))
+    return Quantified(rows, _profile(scan, table, parts), dict(slices), notes)
+
+
+def _add_asymmetry(rows: list[dict[str, Any]]) -> None:
+    """Put the left-right asymmetry of volumes, or of areas where there are no volumes, on the rows of both sides."""
+    by_key = {(row["structure"], row["kind"], row["side"]): row for row in rows}
+    for (structure, kind, side), row in by_key.items():
+        pair = [by_key.get((structure, kind, half)) for half in SIDES_APART]
+        if side != "both" or pair[0] is None or pair[1] is None:
+            continue
+        for name in ("volume_cm3", "area_cm2"):
+            if name in row:
+                row[f"{name.split('_')[0]}_asymmetry_percent"] = asymmetry_percent(pair[0][name], pair[1][name])
+
+
+def _profile(scan: str, table: Tally, parts: list[Part]) -> list[dict[str, Any]]:
+    """Area and means of every structure in each slice that it is in, and where along the femur, if that is whole."""
+    femur = {part.side: table.profile(part) for part in parts if part.structure.name == FEMUR}
+    along = {side: _femur_percent(profile) for side, profile in femur.items()}
+    rows = []
+    for part in parts:
+        place = along.get(part.side)
+        for z in np.flatnonzero(table.profile(part)):
+            here = slice(int(z), int(z) + 1)
+            row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
+            row |= {"side": part.side}
+            row |= {"slice": int(z), "z_mm": float(table.z_mm[z]), "area_cm2": table.area_cm2(part, int(z))}
+            if place is not None:
+                row["femur_percent"] = float(place[z])
+            row |= {f"mean_{name}": table.mean(name, part, here) for name in table.sums}
+            rows.append(row)
+    return rows
+
+
+def _femur_percent(profile: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    inside = np.flatnonzero(profile)
+    if not len(inside) or inside[0] == 0 or inside[-1] == len(profile) - 1:
+        return None
+    return 100 * (inside[-1] - np.arange(len(profile))) / max(1, inside[-1] - inside[0])
+
+
+def _chosen(
+    choice: SliceChoice,
+    table: Tally,
+    labels: NDArray[np.uint8],
+    affine: Affine,
+    system: System,
+    plane: Plane | None,
+    only: Half | None,
+) -> tuple[dict[str, int], dict[str, Slices]]:
+    """The slice of each side, and the slices that volumes are taken over."""
+    rule = system.reference_slice
+    kind = choice.kind
+    if kind == "default":
+        kind = "neck" if rule is not None and table.slices > 1 else "none"
+    if kind == "none":
+        return {}, {}
+    if kind == "index":
+        index = int(choice.value)
+        if not 0 <= index < table.slices:
+            raise UserError(f"slice {index}: the scan has the slices 0 to {table.slices - 1}")
+        return dict.fromkeys(SIDES, index), {}
+    if kind == "percent":
+        return _at_percent(choice.value, table, system, plane, only), {}
+    if rule is None:
+        raise UserError(f"{system.name} has no rule for a reference slice; give a slice or a percentage of the femur")
+    index = _neck_slice(labels, affine, system, plane, only, choice.side or rule.side)
+    low, high = max(0, index - rule.margin_slices), min(table.slices, index + rule.margin_slices + 1)
+    around: Slices = slice(low, high)
+    return dict.fromkeys(SIDES, index), dict.fromkeys(SIDES, around)
+
+
+def _at_percent(percent: float, table: Tally, system: System, plane: Plane | None, only: Half | None) -> dict[str, int]:
+    femur = [part for part in parts_of(structures_of(system), plane, only) if part.structure.name == FEMUR]
+    if not femur:
+        raise UserError(f"{system.name} has no label {FEMUR}, so that no percentage of it can be told")
+    found = {part.side: slice_at_percent(table.profile(part), percent) for part in femur}
+    if len(found) > 1:  # both sides together: halfway between the two
+        found["both"] = round(np.mean([found[side] for side in SIDES_APART]))
+    return found
+
+
+def _neck_slice(
+    labels: NDArray[np.uint8], affine: Affine, system: System, plane: Plane | None, only: Half | None, side: Half
+) -> int:
+    """Slice of one side's thickest femoral neck, counted from the lowest."""
+    if plane is None and only is None:
+        raise UserError("the side of the reference slice cannot be told: the labels show no mid-sagittal plane")
+    if only not in (None, side):
+        raise UserError(f"the reference slice is that of the {side} side, and only the {only} one is there")
+    assert system.reference_slice is not None  # the caller has looked
+    members = [name for group in system.reference_slice.bone for name in system.groups[group]]
+    table = np.zeros(256, bool)
+    table[[system.labels[name].index for name in members]] = True
+    axes, signs = closest_axes(affine)
+    half = labels[plane.half(side)] if plane else labels
+    bone = table[half].transpose(axes)
+    lateral = signs[0] * (1 if side == "right" else -1)  # sense in which axis 0 runs outwards
+    bone = bone[::lateral, :: signs[1], :: signs[2]]
+    x, y, z = (spacing_mm(affine)[axis] for axis in axes)
+    return thickest_neck(bone, (x, y, z)).index
+
+
+def _notes(
+    scan: str, case: Measured, parts: list[Part], images: Mapping[str, NDArray[Any]], wanted: set[str]
+) -> list[str]:
+    notes = []
+    needs = {"mean_hu": "hu", "mean_hu_per_height2": "hu", "fat_fraction_percent": "fat_fraction_percent"}
+    for name in sorted(wanted):
+        if name in needs and needs[name] not in images:
+            notes.append(f"{scan}: no {name}: there is no {_image_words(needs[name])}")
+        elif "per_height2" in name and np.isnan(case.height_m):
+            notes.append(f"{scan}: no {name}: the height is not known")
+        elif name == "area_cm2" and not case.slices and case.tally.slices > 1:
+            notes.append(f"{scan}: no {name}: no slice was chosen")
+    for image in images:
+        for part in parts:
+            if part.structure.kind == "label" and part.side == "both" and case.tally.silent_voxels(image, part):
+                silent, whole = case.tally.silent_voxels(image, part), case.tally.voxels(part)
+                notes.append(
+                    f"{scan}: {image} of {part.structure.name} leaves out {silent} of {whole} voxels without signal"
+                )
+    return notes
+
+
+def _image_words(name: str) -> str:
+    return {"hu": "CT image", "fat_fraction_percent": "pair of water and fat images"}[name]

@@ -1,0 +1,1 @@
+"""One self-contained page for an evaluation or a cohort: tables, figures, where everything came from."""

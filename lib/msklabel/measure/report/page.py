@@ -1,0 +1,129 @@
+"""A report as data, and as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from msklabel.durable import replace_text
+
+HONEST = "Research software. Automatic results, not clinically validated; not for diagnosis or treatment."
+_DPI = 110
+_UNITS = {
+    "_mm3_per_m2": "mm³/m²",
+    "_hu_per_m2": "HU/m²",
+    "_kg_per_m2": "kg/m²",
+    "_m_per_s": "m/s",
+    "_percent": "%",
+    "_cm3": "cm³",
+    "_cm2": "cm²",
+    "_cm": "cm",
+    "_mm": "mm",
+    "_kg": "kg",
+    "_years": "years",
+    "_hu": "HU",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; numbers are shown with three significant places after the point at most."""
+
+    caption: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with a caption, which also stands in for it where it cannot be seen."""
+
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what belongs under it, in this order: paragraphs, figures, tables."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one page holds.
+
+    Attributes:
+        title: Heading of the page.
+        notes: Said first, beside that nothing here is clinically validated.
+        sections: In order.
+        provenance: Name and value of what it was made from: versions, checksums, options.
+    """
+
+    title: str
+    notes: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+    provenance: Sequence[tuple[str, str]] = field(default=())
+
+
+def write_html(report: Report, file: Path) -> None:
+    """Write one HTML file with all figures inside; no script, nothing is loaded from elsewhere."""
+    environment = Environment(loader=PackageLoader("msklabel.measure.report", "templates"), autoescape=True)
+    template = environment.get_template("report.html.j2")
+    text = template.render(report=report, honest=HONEST, table=table_html, image=_png)
+    replace_text(file, text + "\n")
+
+
+def table_html(frame: pd.DataFrame) -> str:
+    """A table as HTML, numbers to the right."""
+    head = "".join(f"<th>{html.escape(heading(str(column)))}</th>" for column in frame.columns)
+    rows = []
+    for row in frame.itertuples(index=False):
+        cells = (f'<td class="{"n" if _is_number(value) else "t"}">{html.escape(shown(value))}</td>' for value in row)
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def heading(column: str) -> str:
+    """A column's name as people write it; units stay."""
+    for ending, unit in _UNITS.items():
+        if column.endswith(ending):
+            return f"{column.removesuffix(ending).replace('_', ' ')} ({unit})"
+    return column.replace("_", " ")
+
+
+def shown(value: object) -> str:
+    """A cell's text: numbers rounded to what can be read, an en dash where there is none."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(value)
+    if isinstance(value, float | np.floating):
+        value = float(value)
+        if not np.isfinite(value):
+            return "–"
+        if value == 0:
+            return "0"
+        return f"{value:.3g}" if abs(value) < 0.1 else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+    return "–" if value is None else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _png(picture: Picture) -> str:
+    stream = io.BytesIO()
+    picture.figure.savefig(stream, format="png", dpi=_DPI)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,186 @@
+"""Copies of all that is kept, made while others use it; put back, and checked.
+
+Label files and model versions never change once they are there, so that copying them needs no pause. The database is
+copied first, as it is at one instant: every label that it records is a file by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from msklabel.durable import replace_text
+from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.store.database import copy_database
+from msklabel.store.files import copy_whole, sha256_of, storage_full_told
+from msklabel.store.labels import SUFFIX
+from msklabel.store.schema import REVISIONS, now
+
+DATABASE = "msklabel.db"
+_RECORD = "backup.json"
+_MODELS = "models"
+_RUNNING = ("training", ".training.lock")  # what a training is still writing
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Checked:
+    """What a check of a state folder found.
+
+    Attributes:
+        labels: Number of label files that are recorded.
+        problems: A sentence for each thing that is wrong.
+    """
+
+    labels: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def back_up(state: Path, target: Path, progress: Progress) -> int:
+    """Copy database, labels and models; a backup that is there already is brought up to date.
+
+    Args:
+        state: The state folder; a server may use it.
+        target: Folder of the backup.
+        progress: Told the number of label files that are done, and of all.
+
+    Returns:
+        The number of labels.
+
+    Raises:
+        NotFound: If there is no database.
+        UserError: If the target lies in the state folder, or is a folder with something else in it.
+        Conflict: If a label file is damaged; the backup that was there before is still whole.
+        StorageFull: If it does not fit.
+    """
+    if not (state / DATABASE).is_file():
+        raise NotFound(f"there is no database in {state}")
+    if target.resolve().is_relative_to(state.resolve()):
+        raise UserError(f"{target} lies in the state folder; give a place of its own, best on another disk")
+    if target.is_dir() and any(target.iterdir()) and not (target / _RECORD).is_file():
+        raise UserError(f"{target} holds something else; give an empty folder or an older backup")
+    with storage_full_told():
+        (target / "labels").mkdir(parents=True, exist_ok=True)
+        newer = target / f"{DATABASE}.new"
+        copy_database(state / DATABASE, newer)
+        number = _copy_labels(newer, state / "labels", target / "labels", progress)
+        _copy_models(state / _MODELS, target / _MODELS)
+        newer.replace(target / DATABASE)
+        record = {"labels": number, "schema": REVISIONS[-1], "created": now().isoformat()}
+        replace_text(target / _RECORD, json.dumps(record))
+    return number
+
+
+def restore(source: Path, state: Path, progress: Progress) -> Path | None:
+    """Put a backup in place of a state folder.
+
+    Args:
+        source: The backup.
+        state: The state folder; what is there is kept beside.
+        progress: As for :func:`back_up`.
+
+    Returns:
+        Where the former state folder is now; None if there was none.
+
+    Raises:
+        NotFound: If the source is no complete backup.
+        Conflict: If a server uses the state folder, or a label file of the backup is damaged.
+        StorageFull: If it does not fit.
+    """
+    if not (source / _RECORD).is_file():
+        raise NotFound(f"{source} is no complete backup; msklabel backup makes one")
+    if running := _servers(state):
+        raise Conflict(f"a server uses {state} (process {running[0]}): stop it first")
+    coming = state.with_name(f"{state.name}.restoring")
+    shutil.rmtree(coming, ignore_errors=True)
+    with storage_full_told():
+        (coming / "labels").mkdir(parents=True)
+        copy_database(source / DATABASE, coming / DATABASE)
+        _copy_labels(coming / DATABASE, source / "labels", coming / "labels", progress)
+        _copy_models(source / _MODELS, coming / _MODELS)
+    former = None
+    if state.exists():
+        former = state.with_name(f"{state.name}.before-{now():%Y%m%d-%H%M%S}")
+        state.rename(former)
+    coming.rename(state)
+    return former
+
+
+def verify(state: Path, progress: Progress) -> Checked:
+    """Read every label file and compare its checksum; check the database itself.
+
+    Raises:
+        NotFound: If there is no database.
+    """
+    checked = Checked()
+    if not (state / DATABASE).is_file():
+        raise NotFound(f"there is no database in {state}")
+    try:
+        with closing(sqlite3.connect(f"file:{state / DATABASE}?mode=ro", uri=True)) as database:
+            found = [str(row[0]) for row in database.execute("PRAGMA integrity_check(10)")]
+        checked.problems += [f"database: {line}" for line in found if line != "ok"]
+        digests = _digests(state / DATABASE)
+    except sqlite3.DatabaseError as error:
+        checked.problems.append(f"database: {error}")
+        return checked
+    checked.labels = len(digests)
+    for number, digest in enumerate(digests, start=1):
+        if problem := _problem(state / "labels" / f"{digest}{SUFFIX}", digest):
+            checked.problems.append(problem)
+        progress(number, len(digests))
+    return checked
+
+
+def _copy_labels(database: Path, source: Path, target: Path, progress: Progress) -> int:
+    digests = _digests(database)
+    for number, digest in enumerate(digests, start=1):
+        file, copy = source / f"{digest}{SUFFIX}", target / f"{digest}{SUFFIX}"
+        if not copy.is_file() or sha256_of(copy) != digest:
+            if problem := _problem(file, digest):
+                raise Conflict(f"{problem}; msklabel verify lists all that is wrong")
+            copy_whole(file, copy, replace=True)
+        progress(number, len(digests))
+    return len(digests)
+
+
+def _copy_models(source: Path, target: Path) -> None:
+    """Versions as they are; those that were published meanwhile come with the next backup."""
+    for file in sorted(_files(source)):
+        copy = target / file.relative_to(source)
+        facts = file.stat()
+        if not copy.is_file() or (copy.stat().st_size, copy.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
+            copy_whole(file, copy, replace=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part in _RUNNING for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _digests(database: Path) -> list[str]:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM label_version ORDER BY sha256")]
+
+
+def _problem(file: Path, digest: str) -> str | None:
+    if not file.is_file():
+        return f"label file {file.name} is missing"
+    return None if sha256_of(file) == digest else f"label file {file.name} is damaged: its checksum is another"
+
+
+def _servers(state: Path) -> list[int]:
+    """Processes that have a folder for temporary files here and still run."""
+    folder = state / "tmp"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [int(name) for name in names if name.isdecimal() and int(name) != os.getpid()]
+    return [process for process in found if psutil.pid_exists(process)]

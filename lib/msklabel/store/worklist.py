@@ -1,0 +1,92 @@
+"""Which images are done, kept in memory and brought up to date by what is new in the database.
+
+A strategy asks for all images without a label each time that somebody wants a scan; with a hundred thousand images the
+question itself would take the time. Versions and reviews are only added, so the last id of each tells what is new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from msklabel.store.database import Database
+from msklabel.store.reviews import Review
+from msklabel.store.schema import OPEN, LabelVersion
+
+_Kind = tuple[str, frozenset[str] | None]
+
+
+class Worklist:
+    """The images that have a label, and none that is to be made again.
+
+    Args:
+        database: Where labels and reviews are recorded.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._last: tuple[int, ...] | None = None
+        self._states: dict[str, dict[tuple[str, str], str]] = {}
+        self._done: dict[_Kind, set[str]] = {}
+
+    def done(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
+        """Ids of the images that are done.
+
+        Args:
+            tag: Of the labels that count.
+            systems: Labels of these count; of all by default.
+        """
+        kind = tag, None if systems is None else frozenset(systems)
+        with self._lock:
+            self._update()
+            if kind not in self._done:
+                self._done[kind] = {image_id for image_id in self._states if self._is_done(image_id, kind)}
+            return set(self._done[kind])
+
+    def _update(self) -> None:
+        with self._database.read() as session:
+            last = tuple(session.scalar(select(func.max(table.id))) or 0 for table in (LabelVersion, Review))
+            if last == self._last:
+                return
+            changed = None if self._last is None else _changed(session, self._last)
+            rows = session.execute(_newest(changed))
+            states: dict[str, dict[tuple[str, str], str]] = {image_id: {} for image_id in changed or ()}
+            for image_id, tag, system, state in rows:
+                states.setdefault(image_id, {})[tag, system] = state
+        self._states |= states
+        self._last = last
+        for kind, done in self._done.items():
+            for image_id in states:
+                (done.add if self._is_done(image_id, kind) else done.discard)(image_id)
+
+    def _is_done(self, image_id: str, kind: _Kind) -> bool:
+        tag, systems = kind
+        found = [
+            state
+            for (of_tag, system), state in self._states[image_id].items()
+            if of_tag == tag and (systems is None or system in systems)
+        ]
+        return bool(found) and not any(state in OPEN for state in found)
+
+
+def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
+    """Ids of the images with a newer version or review."""
+    reviewed = select(LabelVersion.image_id).join(Review).where(Review.id > last[1])
+    labelled = select(LabelVersion.image_id).where(LabelVersion.id > last[0])
+    return set(session.scalars(labelled)) | set(session.scalars(reviewed))
+
+
+def _newest(images: set[str] | None) -> Select[Any]:
+    """State of the newest version that counts, for each image, tag and system."""
+    ids = select(func.max(LabelVersion.id)).where(LabelVersion.withdrawn.is_(None))
+    if images is not None:
+        ids = ids.where(LabelVersion.image_id.in_(images))
+    ids = ids.group_by(LabelVersion.image_id, LabelVersion.tag, LabelVersion.system)
+    columns = LabelVersion.image_id, LabelVersion.tag, LabelVersion.system, LabelVersion.state
+    query: Select[Any] = select(*columns)  # type: ignore[assignment]
+    return query.where(LabelVersion.id.in_(ids))

@@ -1,0 +1,146 @@
+"""How long choosing the next scan takes in a large pool: ``python tests/bench/bench_next.py --scans 10000``.
+
+Makes a store of so many scans (empty files; nothing is read) of which all are scored and a tenth is labelled, and asks
+each strategy again and again through its task, leases and all, for as many annotators.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import insert, update
+
+from msklabel.catalogue import load_catalogue
+from msklabel.choose.strategies import STRATEGIES
+from msklabel.choose.summary import Slices, Summary, to_bytes
+from msklabel.choose.task import Choosers, strategies
+from msklabel.store.datastore import MskDatastore
+from msklabel.store.schema import Image, LabelVersion
+from msklabel.store.scores import ScoreRow
+from msklabel.system import System
+
+
+class OneVersion:
+    """Stands for a folder of versions."""
+
+    def serving(self, system: str, variant: str = "") -> str | None:
+        """The only one."""
+        return "v1"
+
+    def names(self, system: str) -> list[str]:
+        """The only one."""
+        return ["v1"]
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scans", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=100)
+    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="msklabel-bench-"))
+    try:
+        system = load_catalogue(names=["thigh_ct"])["thigh_ct"]
+        data = filled(folder, system, options.scans)
+        figures = {name: measure(data, name, options.requests) for name in options.strategies}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    table = Table(
+        "strategy",
+        "p50 ms",
+        "p95 ms",
+        "max ms",
+        "processor p95 ms",
+        "first ms",
+        title=f"next, {options.scans} scored scans",
+    )
+    for name, row in figures.items():
+        table.add_row(name, *(f"{row[key]:.1f}" for key in ("p50", "p95", "max", "cpu_p95", "first")))
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(data: MskDatastore, name: str, requests: int) -> dict[str, float]:
+    """Milliseconds of one strategy; the first request of a new process reads all scores."""
+    choose = strategies(_CHOOSERS)[name]
+    taken, computed = [], []
+    for number in range(requests + 1):
+        start, busy = time.perf_counter(), time.process_time()
+        found = choose({"client_id": f"{name}{number}"}, data)
+        taken.append(1000 * (time.perf_counter() - start))
+        computed.append(1000 * (time.process_time() - busy))
+        assert found
+    p50, p95 = np.percentile(taken[1:], [50, 95])
+    cpu = float(np.percentile(computed[1:], 95))
+    return {"p50": p50, "p95": p95, "max": max(taken[1:]), "cpu_p95": cpu, "first": taken[0]}
+
+
+def filled(folder: Path, system: System, scans: int) -> MskDatastore:
+    """A store whose tables are full; written at once, as a year of use would have left them."""
+    rng = np.random.default_rng(0)
+    names = [f"s{number:05d}" for number in range(scans)]
+    for name in names:
+        (folder / f"{name}.nii").touch()
+    data = MskDatastore(folder, folder / ".msklabel", {system.name: system})
+    database = data.store.images._database
+    labels = len(system.labels)
+    with database.write() as session:
+        session.execute(update(Image).values(shape=[4, 4, 4], affine=np.eye(4).tolist()))
+        for number, name in enumerate(names):
+            session.execute(
+                update(Image).where(Image.id == name).values(patient=f"p{number // 2}", site=f"site{number % 4}")
+            )
+        rows = [_score(name, system, rng, labels) for name in names]
+        session.execute(insert(ScoreRow), rows)
+        session.execute(insert(LabelVersion), [_label(name, system) for name in names[::10]])
+    return data
+
+
+_CHOOSERS = Choosers(OneVersion())
+
+
+def _score(name: str, system: System, rng: np.random.Generator, labels: int) -> dict[str, object]:
+    area = rng.random((labels, 100)) * 40
+    summary = Summary(
+        model_version="v1",
+        members=("network 0", "flip 0"),
+        uncertain_cm2=area * rng.random((labels, 1)) * 0.3,
+        area_cm2=area,
+        volume_cm3=area.sum(axis=1)[None],
+        agreement=rng.random((1, labels)),
+        expected_dice=rng.random(labels),
+        information=rng.random(labels) * 0.1,
+        embedding=rng.normal(size=768),
+        slices=Slices(2, False, 100, 100),
+    )
+    values = {"image_id": name, "system": system.name, "model_version": "v1", "summary": to_bytes(summary)}
+    return {**values, "values": summary.values}
+
+
+def _label(name: str, system: System) -> dict[str, object]:
+    return {
+        "image_id": name,
+        "tag": "final",
+        "system": system.name,
+        "origin": "manual",
+        "sha256": "0" * 64,
+        "size_bytes": 0,
+        "classes": list(system.labels),
+        "info": {},
+        "state": "submitted",
+    }
+
+
+if __name__ == "__main__":
+    main()

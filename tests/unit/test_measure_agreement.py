@@ -1,0 +1,113 @@
+"""Distance maps by hand, and agreement of two tables through the command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from msklabel.cli import app
+from msklabel.errors import UserError
+from msklabel.imaging.scan import LabelMap
+from msklabel.imaging.write import write_labels
+from msklabel.measure.agreement import bland_altman
+from msklabel.measure.distance_map import distance_map, vtk_text
+from msklabel.measure.surface import surface_distances, surfaces
+
+AFFINE = np.array([[2.0, 0, 0, -30], [0, 1.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+
+
+def boxes() -> tuple[np.ndarray, np.ndarray]:
+    """A box, and one that reaches two voxels (4 mm) farther to the right and one less far up."""
+    first, second = np.zeros((2, 16, 12, 10), bool)
+    first[3:9, 1:11, 1:8] = True
+    second[3:11, 1:11, 1:7] = True
+    return first, second
+
+
+def test_a_distance_map_by_hand():
+    first, second = boxes()
+    found = distance_map(first, second, AFFINE)
+    assert found.array[8, 6, 3] == pytest.approx(-4)  # the right face lies two voxels inside the other
+    assert found.array[5, 6, 7] == pytest.approx(3)  # the upper face one voxel outside
+    assert found.array[3, 6, 3] == 0
+    assert np.isnan(found.array[5, 6, 4])
+    assert np.isfinite(found.array).sum() == len(surfaces(first.astype(np.uint8))[1])
+
+
+def test_its_largest_value_is_the_directed_hausdorff_distance():
+    first, second = boxes()
+    edges = [surfaces(mask.astype(np.uint8))[1] for mask in (first, second)]
+    expected = surface_distances(*edges, (2.0, 1.0, 3.0)).truth_mm
+    found = np.abs(distance_map(first, second, AFFINE).array)
+    np.testing.assert_allclose(np.sort(found[np.isfinite(found)]), np.sort(expected), rtol=1e-6)
+
+
+def test_the_triangles_lie_on_the_structure_in_mm():
+    found = distance_map(*boxes(), AFFINE)
+    low, high = found.points.min(axis=0), found.points.max(axis=0)
+    np.testing.assert_allclose(low, [-30 + 2.5 * 2, 5 + 0.5, 7 + 0.5 * 3])
+    np.testing.assert_allclose(high, [-30 + 8.5 * 2, 5 + 10.5, 7 + 7.5 * 3])
+    rightmost = found.points[:, 0] == high[0]
+    assert found.at_points_mm[rightmost].min() == pytest.approx(-4)
+    lines = vtk_text(found, "a\nb").splitlines()
+    assert lines[1] == "a b"
+    assert lines[4] == f"POINTS {len(found.points)} float"
+    assert len(lines) == 5 + 1 + 3 + 2 * len(found.points) + len(found.faces)
+
+
+def test_a_structure_that_is_in_one_only():
+    first, second = boxes()
+    with pytest.raises(UserError, match="needs the structure in both"):
+        distance_map(first, np.zeros_like(second), AFFINE)
+
+
+def test_the_command_writes_map_surface_and_picture(tmp_path):
+    for name, mask in zip(("a", "b"), boxes(), strict=True):
+        write_labels(tmp_path / f"{name}.nii.gz", LabelMap(mask.astype(np.uint8) * 2, AFFINE))
+    files = ["--truth", tmp_path / "a.nii.gz", "--pred", tmp_path / "b.nii.gz", "--system", "hip_abductor_mr"]
+    run = lambda name: CliRunner().invoke(  # noqa: E731
+        app, ["distance-map", *map(str, files), "--structure", name, "--out", str(tmp_path / "out")]
+    )
+    result = run("gluteus_minimus")
+    assert result.exit_code == 0, result.output
+    image = sitk.ReadImage(str(tmp_path / "out" / "gluteus_minimus_distance_mm.nrrd"))
+    np.testing.assert_allclose(image.GetSpacing(), (2, 1, 3))
+    assert sitk.GetArrayFromImage(image)[3, 6, 8] == -4
+    assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".nrrd", ".vtk", ".png"}
+    assert "has no structure 'psoas'; structures: gluteus_medius" in str(run("psoas").exception)
+
+
+class TestTables:
+    def write(self, folder, name: str, values: list[float]) -> str:
+        rows = {"scan": [f"s{i}" for i in range(len(values))], "structure": "m", "kind": "label", "side": "both"}
+        pd.DataFrame(rows).assign(volume_cm3=values).to_csv(folder / name, index=False)
+        return str(folder / name)
+
+    def run(self, folder, *arguments: str):
+        return CliRunner().invoke(app, ["agreement", *arguments, "--out", str(folder / "out")])
+
+    def test_two_tables(self, tmp_path):
+        first, second = [10.0, 20, 30, 40, 50], [11.0, 21, 33, 41, 49]
+        files = ("--first", self.write(tmp_path, "a.csv", first), "--second", self.write(tmp_path, "b.csv", second))
+        result = self.run(tmp_path, *files, "--quantity", "volume_cm3")
+        assert result.exit_code == 0, result.output
+        row = pd.read_csv(tmp_path / "out" / "agreement.csv").iloc[0]
+        expected = bland_altman(first, second)
+        assert row["bias"] == pytest.approx(1.0)
+        assert (row["upper_limit"], row["upper_limit_lower"]) == pytest.approx(
+            (expected.upper.value, expected.upper.lower)
+        )
+        assert row["icc"] > 0.99
+        assert (tmp_path / "out" / "report.html").read_text().count("<img") == 2
+
+    def test_tables_that_do_not_go_together(self, tmp_path):
+        a = self.write(tmp_path, "a.csv", [1.0, 2.0])
+        b = self.write(tmp_path, "b.csv", [1.0, 2.0])
+        wrong = self.run(tmp_path, "--first", a, "--second", b, "--quantity", "area_cm2")
+        assert "a.csv: the column area_cm2 is missing" in str(wrong.exception)
+        few = self.run(tmp_path, "--first", a, "--second", b, "--quantity", "volume_cm3")
+        assert few.exit_code == 0
+        assert "2 cases, at least 3 needed" in (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,278 @@
+"""Quantities by hand, from phantoms with a known truth, and through the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from msklabel.cli import app
+from msklabel.errors import UserError
+from msklabel.imaging.scan import LabelMap
+from msklabel.imaging.write import write_labels
+from msklabel.measure.quantify import SliceChoice, quantify
+from msklabel.measure.quantities import asymmetry_percent, quantities_of
+from msklabel.measure.reference_slice import slice_at_percent
+from msklabel.measure.sarcopenia import awgs2019, skeletal_muscle_index
+from msklabel.pipeline.dixon import fat_fraction_percent
+from msklabel.system import ConfigError, System, load_system
+from msklabel_phantoms.thigh_dixon import dixon_water_fat
+from msklabel_phantoms.write import generate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TISSUES = load_system(CONFIGS / "hip_tissue_ct.yaml")
+THIGH = load_system(CONFIGS / "thigh_ct.yaml")
+DIXON = load_system(CONFIGS / "thigh_dixon.yaml")
+AFFINE = np.diag([2.0, 1.0, 5.0, 1.0])
+
+
+def row_of(found, structure: str, side: str = "both") -> dict:
+    return next(row for row in found.rows if (row["structure"], row["side"]) == (structure, side))
+
+
+def with_quantities(system: System, *names: str) -> System:
+    return system.model_copy(update={"quantities": names})
+
+
+def tissue_block() -> tuple[np.ndarray, np.ndarray]:
+    """Muscle (5) on both sides, more on the left; marrow 3 and 4; HU that differ from slice to slice."""
+    labels = np.zeros((20, 10, 4), np.uint8)
+    labels[1:6, 2:6] = 5
+    labels[14:18, 2:6] = 5
+    labels[7, 2:5, 1], labels[7, 5, 1] = 3, 4
+    hu = np.full(labels.shape, -1000.0)
+    hu[labels == 5] = np.broadcast_to([10.0, 20.0, 30.0, 40.0], labels.shape)[labels == 5]
+    return labels, hu
+
+
+def test_areas_means_and_shares_by_hand():
+    labels, hu = tissue_block()
+    found = quantify("a", labels, AFFINE, TISSUES, {"hu": hu}, 200.0, SliceChoice("index", 1))
+    muscle = row_of(found, "muscle")
+    assert muscle["area_cm2"] == pytest.approx((5 + 4) * 4 * 2 / 100)
+    assert muscle["volume_cm3"] == pytest.approx((5 + 4) * 4 * 4 * 10 / 1000)
+    assert (muscle["mean_hu"], muscle["mean_hu_per_height2_hu_per_m2"]) == pytest.approx((20.0, 5.0))
+    assert row_of(found, "muscle", "left")["area_cm2"] == pytest.approx(0.4)
+    assert muscle["area_asymmetry_percent"] == pytest.approx(100 * (5 - 4) / 4.5)
+    assert row_of(found, "haematopoietic_bone_marrow")["marrow_share_percent"] == pytest.approx(75)
+    assert row_of(found, "marrow_adipose_tissue")["marrow_share_percent"] == pytest.approx(25)
+    assert np.isnan(row_of(found, "muscle")["marrow_share_percent"])
+
+
+def test_without_a_slice_means_are_of_the_whole_scan_and_there_is_no_area():
+    labels, hu = tissue_block()
+    found = quantify("a", labels, AFFINE, TISSUES, {"hu": hu}, choice=SliceChoice("none"))
+    assert row_of(found, "muscle")["mean_hu"] == pytest.approx(25)
+    assert np.isnan(row_of(found, "muscle")["area_cm2"])
+    assert found.notes == [
+        "a: no area_cm2: no slice was chosen",
+        "a: no mean_hu_per_height2: the height is not known",
+    ]
+
+
+def test_turned_arrays_give_the_same_numbers():
+    labels, hu = tissue_block()
+    affine = np.array([[0, 0, -2.0, 38], [0, 1.0, 0, 0], [-5.0, 0, 0, 15], [0, 0, 0, 1]])
+    affine = affine[[0, 1, 2, 3]]
+    turned = [np.ascontiguousarray(a[::-1, :, ::-1].transpose(2, 1, 0)) for a in (labels, hu)]
+    choice = SliceChoice("index", 1)
+    straight = quantify("a", labels, AFFINE, TISSUES, {"hu": hu}, 170.0, choice)
+    other = quantify("a", turned[0], affine, TISSUES, {"hu": turned[1]}, 170.0, choice)
+    for first, second in zip(straight.rows, other.rows, strict=True):
+        assert first.pop("side") == second.pop("side")
+        assert list(first.values())[3:] == pytest.approx(list(second.values())[3:], nan_ok=True)
+
+
+def test_a_thigh_phantom_has_the_volumes_and_the_height_that_were_put_in():
+    phantom = generate("thigh_ct", 4, 0)
+    found = quantify("a", phantom.labels, phantom.affine, THIGH, height_cm=float(phantom.facts["height_cm"]))
+    for name in THIGH.labels:
+        row = row_of(found, name)
+        assert row["volume_cm3"] == pytest.approx(phantom.facts[f"{name}_cm3"], rel=0.01)
+        per_height2 = row["volume_cm3"] * 1000 / (phantom.facts["height_cm"] / 100) ** 2
+        assert row["volume_per_height2_mm3_per_m2"] == pytest.approx(per_height2)
+        halves = [row_of(found, name, side)["volume_cm3"] for side in ("left", "right")]
+        assert sum(halves) == pytest.approx(row["volume_cm3"])
+        if name in THIGH.groups["anterior"]:
+            assert min(halves) > 0.3 * row["volume_cm3"]
+    group = row_of(found, "anterior")["volume_cm3"]
+    assert group == pytest.approx(sum(row_of(found, name)["volume_cm3"] for name in THIGH.groups["anterior"]))
+
+
+@pytest.mark.parametrize("stage", ["low", "high"])
+def test_a_dixon_phantom_has_the_fat_fractions_that_were_put_in(stage):
+    phantom = dixon_water_fat(np.random.default_rng(6), stage=stage)
+    images = {"fat_fraction_percent": fat_fraction_percent(phantom.image[0], phantom.image[1])}
+    found = quantify("a", phantom.labels, phantom.affine, DIXON, images)
+    for name in DIXON.labels:
+        expected = phantom.facts[f"{name}_fat_fraction_percent"]
+        assert row_of(found, name)["fat_fraction_percent"] == pytest.approx(expected, abs=0.5)
+
+
+def test_a_hip_phantom_has_the_mean_hu_that_was_put_in():
+    for index in range(3):
+        phantom = generate("hip_tissue_ct", 2, index)
+        found = quantify(
+            "a", phantom.labels, phantom.affine, TISSUES, {"hu": phantom.image[0]}, choice=SliceChoice("none")
+        )
+        expected = phantom.facts["muscle_mean_hu"] + phantom.facts["hu_offset"]
+        assert row_of(found, "muscle")["mean_hu"] == pytest.approx(expected, abs=1)
+        assert row_of(found, "muscle")["volume_cm3"] == pytest.approx(phantom.facts["muscle_cm3"], rel=0.01)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_the_reference_slice_is_at_the_femoral_neck(index):
+    phantom = generate("hip_tissue_ct", 1, index, (160, 120, 25), (2.6, 2.6, 3.0))
+    found = quantify("a", phantom.labels, phantom.affine, TISSUES, {"hu": phantom.image[0]})
+    height_over_neck_mm = (np.arange(25) - 12) * 3.0 + phantom.facts["slab_centre_mm"]
+    at = found.slices["left"]
+    assert abs(height_over_neck_mm[at]) <= 6
+    muscle = row_of(found, "muscle")
+    assert muscle["area_cm2"] == pytest.approx((phantom.labels[..., at] == 5).sum() * 2.6**2 / 100)
+    five = phantom.labels[..., at - 2 : at + 3] == 5
+    assert muscle["volume_cm3"] == pytest.approx(five.sum() * 2.6**2 * 3 / 1000)
+    turned = quantify("a", phantom.labels[::-1, ::-1], phantom.affine @ np.diag([-1.0, -1, 1, 1]), TISSUES)
+    assert turned.slices == found.slices
+
+
+def test_no_neck_no_reference_slice():
+    labels, _ = tissue_block()
+    with pytest.raises(UserError, match="the femoral neck is in no slice of this side"):
+        quantify("a", labels, AFFINE, TISSUES)
+
+
+def test_a_percentage_of_the_femur():
+    profile = np.array([0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0])
+    assert [slice_at_percent(profile, percent) for percent in (0, 50, 100)] == [11, 6, 1]
+    with pytest.raises(UserError, match="cut off by the end of the scan"):
+        slice_at_percent(profile[1:], 50)
+    with pytest.raises(UserError, match="0 to 100, got 120"):
+        slice_at_percent(profile, 120)
+    with pytest.raises(UserError, match="hip_tissue_ct has no label femur"):
+        quantify("a", tissue_block()[0], AFFINE, TISSUES, choice=SliceChoice("percent", 50))
+    with pytest.raises(UserError, match="slice 9: the scan has the slices 0 to 3"):
+        quantify("a", tissue_block()[0], AFFINE, TISSUES, choice=SliceChoice("index", 9))
+
+
+def test_the_profile_adds_up_to_the_volume():
+    phantom = generate("thigh_ct", 4, 1)
+    found = quantify("a", phantom.labels, phantom.affine, THIGH)
+    profile = pd.DataFrame(found.profile)
+    one = profile[(profile["structure"] == "vastus_lateralis") & (profile["side"] == "left")]
+    volume = one["area_cm2"].sum() * phantom.spacing_mm[2] / 10
+    assert volume == pytest.approx(row_of(found, "vastus_lateralis", "left")["volume_cm3"])
+
+
+def test_voxels_without_signal_are_left_out_and_said():
+    labels = np.zeros((4, 4, 2), np.uint8)
+    labels[:2] = 1
+    water, fat = np.full(labels.shape, 90.0), np.full(labels.shape, 10.0)
+    water[0, 0], fat[0, 0] = 0, 0
+    images = {"fat_fraction_percent": fat_fraction_percent(water, fat)}
+    found = quantify("a", labels, np.eye(4), DIXON, images)
+    assert row_of(found, "rectus_femoris")["fat_fraction_percent"] == pytest.approx(10)
+    assert "a: fat_fraction_percent of rectus_femoris leaves out 2 of 16 voxels without signal" in found.notes
+
+
+def test_a_height_of_zero_is_refused():
+    with pytest.raises(UserError, match="a height must be above 0 cm, got 0"):
+        quantify("a", tissue_block()[0], AFFINE, TISSUES, height_cm=0, choice=SliceChoice("none"))
+
+
+def test_a_quantity_that_is_not_known_is_named():
+    with pytest.raises(ConfigError, match="hip_tissue_ct: quantities: 'weight' is not known; known: volume_cm3"):
+        quantities_of(with_quantities(TISSUES, "weight"))
+
+
+def test_asymmetry_by_hand():
+    assert asymmetry_percent(6, 4) == pytest.approx(40)
+    assert np.isnan(asymmetry_percent(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("sex", "smi", "grip", "gait", "chair", "expected"),
+    [
+        ("male", 7.0, 20, 0.5, 15, "none"),
+        ("male", 6.99, 30, 1.2, 10, "low muscle mass"),
+        ("female", 5.3, np.nan, np.nan, np.nan, "low muscle mass"),
+        ("female", 5.5, 10, 0.5, 20, "none"),
+        ("male", 6.0, 27.9, 1.0, 11.9, "sarcopenia"),
+        ("male", 6.0, 28.0, 0.99, np.nan, "sarcopenia"),
+        ("female", 5.0, 17, 1.2, 12, "severe sarcopenia"),
+        ("male", np.nan, 20, 1, 1, ""),
+    ],
+)
+def test_the_classes_of_awgs_2019(sex, smi, grip, gait, chair, expected):
+    assert awgs2019(sex, smi, grip, gait, chair) == expected
+
+
+def test_the_skeletal_muscle_index():
+    assert skeletal_muscle_index(20.0, 160.0) == pytest.approx(7.8125)
+    with pytest.raises(ValueError, match="above 0"):
+        skeletal_muscle_index(20.0, 0.0)
+
+
+class TestCommand:
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        labels, hu = tissue_block()
+        for name in ("labels", "images"):
+            (tmp_path / name).mkdir()
+        for scan in ("a", "b"):
+            write_labels(tmp_path / "labels" / f"{scan}.nii.gz", LabelMap(labels, AFFINE))
+            nib.save(nib.Nifti1Image(hu.astype(np.float32), AFFINE), tmp_path / "images" / f"{scan}.nii.gz")
+        (tmp_path / "people.csv").write_text(
+            "scan,sex,height_cm,appendicular_lean_kg,grip_kg\na,M,200,24,30\nb,female,150,13.5,16\n"
+        )
+        return tmp_path
+
+    def run(self, folder: Path, *arguments: object, images: bool = True):
+        given = ["--labels", folder / "labels", *(["--images", folder / "images"] if images else [])]
+        options = [*given, "--system", "hip_tissue_ct", "--out", folder / "out", *arguments]
+        return CliRunner().invoke(app, ["quantify", *map(str, options)])
+
+    def test_a_cohort_becomes_tables_and_a_report(self, folder):
+        result = self.run(folder, "--clinical", folder / "people.csv", "--slice", "1", "--pdf")
+        assert result.exit_code == 0, result.output
+        rows = pd.read_csv(folder / "out" / "quantities.csv").set_index(["scan", "structure", "side"])
+        assert rows.loc[("a", "muscle", "both"), "mean_hu_per_height2_hu_per_m2"] == pytest.approx(5)
+        assert rows.loc[("b", "muscle", "both"), "mean_hu_per_height2_hu_per_m2"] == pytest.approx(20 / 1.5**2)
+        cases = pd.read_csv(folder / "out" / "cases.csv").set_index("scan", drop=True)
+        assert cases["smi_kg_per_m2"].tolist() == pytest.approx([6.0, 6.0])
+        assert cases["awgs2019"].tolist() == ["low muscle mass", "none"]
+        page = (folder / "out" / "report.html").read_text()
+        assert page.count("<img") >= 3
+        assert "sha256" in page
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("scan,height_cm\na,170\n", "no row for b"),
+            ("scan,height_cm\na,0\nb,170\n", "height_cm of a is 0, expected 100 to 230"),
+            ("scan,height_cm\na,1.7\nb,170\n", "height_cm of a is 1.7, expected 100 to 230"),
+            ("scan,height_cm\na,tall\nb,170\n", "height_cm of a is 'tall', which is no number"),
+            ("scan,sex\na,x\nb,m\n", "sex of a is 'x', expected male or female"),
+            ("name,sex\na,m\n", "the column scan is missing; it has name, sex"),
+            ("scan,sex\na,m\na,m\n", "a is there twice"),
+            ("scan,sex,sex\na,m,f\n", "the column sex is there twice"),
+            ("scan\n", "there is no row below the header"),
+        ],
+    )
+    def test_clinical_tables_that_cannot_be_used(self, folder, table, message):
+        (folder / "bad.csv").write_text(table)
+        assert message in str(self.run(folder, "--clinical", folder / "bad.csv", "--slice", "1").exception)
+
+    def test_an_image_that_is_missing_or_on_another_grid(self, folder):
+        image = folder / "images" / "b.nii.gz"
+        nib.save(nib.Nifti1Image(np.zeros((20, 10, 5), np.float32), AFFINE), image)
+        assert "b: the label map has 20 x 10 x 4 voxels, the image has" in str(
+            self.run(folder, "--slice", "1").exception
+        )
+        assert self.run(folder, "--slice", "1", "--resample").exit_code == 0
+        image.unlink()
+        assert "no image of the name b" in str(self.run(folder, "--slice", "1").exception)
+        assert "--slice: expected default" in str(self.run(folder, "--slice", "thick").exception)

@@ -1,0 +1,119 @@
+"""Slips of an annotator are told from failures of the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_learn import make_case
+from test_preprocess import make_system
+
+from msklabel.imaging import LabelMap, Scan
+from msklabel.imaging.annotated import Annotated
+from msklabel.learn.cases import Case
+from msklabel.learn.doubts import Doubts, Reference, best_reference
+from msklabel.learn.screening import Usual, assess, usual_agreement
+from msklabel.predict.engine import Segmentation
+
+USUAL = Usual(0.9, 0.02)
+ALL = Annotated()
+
+
+def anatomy() -> np.ndarray:
+    """Two structures on two sides that do not mirror each other."""
+    labels = np.zeros((40, 30, 4), np.uint8)
+    labels[4:16, 4:24] = 2
+    labels[6:12, 8:14] = 1
+    labels[24:36, 10:26] = 2
+    labels[26:30, 12:18] = 1
+    return labels
+
+
+def judged(labels: np.ndarray, predicted: np.ndarray | None = None) -> tuple[bool, str]:
+    truth = anatomy()
+    finding = assess(make_system(), labels, truth if predicted is None else predicted, ALL, USUAL)
+    return finding.held, finding.reason
+
+
+def test_a_label_that_agrees_is_used() -> None:
+    assert judged(anatomy()) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        (lambda a: a[::-1], "with left and right exchanged it would be 1.00"),
+        (lambda a: a[:, ::-1], "with front and back exchanged it would be 1.00"),
+        (lambda a: np.roll(a, 4, axis=0), "shifted onto the body it would be 1.00"),
+        (lambda a: np.where(a > 0, 3 - a, 0).astype(np.uint8), "with labels exchanged it would be 1.00"),
+    ],
+)
+def test_slips_are_held_back_and_named(slip: object, said: str) -> None:
+    held, reason = judged(slip(anatomy()))  # type: ignore[operator]
+    assert held and said in reason and "where 0.90 is usual" in reason
+
+
+def test_a_half_that_was_not_drawn_is_held_back() -> None:
+    labels = anatomy()
+    labels[20:] = 0
+    held, reason = judged(labels)
+    assert held and "over the drawn half alone" in reason
+
+
+def test_a_scan_on_which_the_model_fails_in_its_own_way_is_used() -> None:
+    failed = anatomy()
+    failed[8:10, 4:16], failed[26:31, 10:18], failed[6:7, 8:14] = 0, 0, 2  # patches missed here and there
+    held, reason = judged(anatomy(), failed)
+    assert not held and "the model may be wrong" in reason
+
+
+def test_what_has_nothing_in_common_with_the_scan_is_held_back() -> None:
+    noise = np.random.default_rng(0).integers(0, 3, (40, 30, 4)).astype(np.uint8)
+    held, reason = judged(noise)
+    assert held and "no simple slip" in reason
+
+
+def test_the_usual_is_a_median_that_one_spoiled_case_does_not_move() -> None:
+    usual = usual_agreement({"a": {"x": 0.9}, "b": {"x": 0.88}, "c": {"x": 0.1}, "d": {"x": 0.91}, "e": {"x": 0.9}})
+    assert usual and usual.dice == 0.9 and usual.suspicious_below > 0.8
+    assert usual_agreement({}) is None
+
+
+class FixedSegmenter:
+    """Says the same of every scan; counts how often it is asked."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.system = make_system()
+        self.labels = labels
+        self.asked = 0
+
+    def __call__(self, scan: Scan) -> Segmentation:
+        self.asked += 1
+        return Segmentation(LabelMap(self.labels, scan.affine), {})
+
+
+def labelled(name: str, mirrored: bool = False, accepted: bool = False) -> Case:
+    scan = Scan(np.zeros((1, 40, 30, 4), np.float32), np.eye(4))
+    labels = anatomy()[::-1] if mirrored else anatomy()
+    return Case(name, name, lambda: (scan, np.ascontiguousarray(labels)), label=f"sha-{name}", accepted=accepted)
+
+
+def test_doubts_are_kept_assessed_once_and_lifted_by_a_reviewer(tmp_path: Path) -> None:
+    segmenter, doubts = FixedSegmenter(anatomy()), Doubts(tmp_path / "screening.json")
+    reference = Reference("0001", segmenter, USUAL)
+    cases = [labelled("a"), labelled("b", mirrored=True)]
+    assert list(doubts.review(cases, reference)) == ["sha-b"]
+    assert list(Doubts(tmp_path / "screening.json").review(cases, reference)) == ["sha-b"]
+    assert segmenter.asked == 2
+    assert doubts.review([labelled("b", mirrored=True, accepted=True)], reference) == {}
+    assert list(doubts.review(cases, None)) == ["sha-b"]
+    better = Reference("0002", FixedSegmenter(anatomy()[::-1].copy()), USUAL)
+    assert doubts.review(cases, better) == {}  # another version sees it the annotator's way
+
+
+def test_only_a_good_segmenter_may_doubt() -> None:
+    poor, good = {"a": {"x": 0.4}}, {"a": {"x": 0.85}}
+    segmenter = FixedSegmenter(anatomy())
+    assert best_reference([("draft", segmenter, poor)]) is None
+    best = best_reference([("0001", segmenter, poor), ("draft", segmenter, good)])
+    assert best and best.name == "draft"
+    assert make_case(0).label == ""

@@ -1,0 +1,167 @@
+"""What is kept can be copied while it is used, put back, checked, and read where its database is damaged."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from store_samples import TISSUES, blocks, read, scan, store, write
+
+from msklabel.cli.backup import verify as verify_command
+from msklabel.errors import Conflict, NotFound, ReadOnly, UserError
+from msklabel.store.backup import back_up, restore, verify
+from msklabel.store.datastore import MskDatastore
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        scan(tmp_path / "studies" / f"{name}.nii.gz")
+    return tmp_path / "studies"
+
+
+@pytest.fixture
+def data(studies: Path) -> MskDatastore:
+    return store(studies)
+
+
+def submit(data: MskDatastore, *values: int, image: str = "a") -> None:
+    file = write(data.store.studies.parent / f"{threading.get_ident()}.nii.gz", blocks(*values))
+    data.save_label(image, str(file), "final", {"client_id": "ann"})
+
+
+def silent(done: int, of_all: int) -> None:
+    assert 0 < done <= of_all
+
+
+def state_of(studies: Path) -> Path:
+    return studies / ".msklabel"
+
+
+def test_a_backup_made_under_way_is_whole_and_can_be_put_back(studies: Path, data: MskDatastore) -> None:
+    model = state_of(studies) / "models" / "hip" / "1" / "weights.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    submit(data, 1)
+    stop = threading.Event()
+
+    def annotate() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            submit(data, 1 + number % 7, 1 + number // 7 % 7, image="b")
+
+    thread = threading.Thread(target=annotate)
+    thread.start()
+    target = studies.parent / "backup"
+    first = back_up(state_of(studies), target, silent)
+    second = back_up(state_of(studies), target, silent)
+    stop.set()
+    thread.join()
+    assert 1 <= first <= second
+    later = [version.sha256 for version in data.store.labels.history("b")]
+
+    former = restore(target, state_of(studies), silent)
+    assert former is not None
+    assert verify(former, silent).problems == []
+    assert verify(state_of(studies), silent).problems == []
+    again = store(studies)
+    history = again.store.labels.history("b")  # what lies in labels/final and is newer than the backup is imported
+    kept = [version.sha256 for version in history if version.origin != "imported"]
+    assert kept == later[: len(kept)]
+    np.testing.assert_array_equal(read(again.get_label_uri("a", "final")), blocks(1))
+    assert model.read_bytes() == b"weights"
+    submit(again, 3)
+
+
+def test_verify_names_what_is_damaged_or_missing(
+    studies: Path, data: MskDatastore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(data, 1)
+    submit(data, 2)
+    assert verify(state_of(studies), silent).labels == 2
+    damaged, missing = (data.store.labels.file(version) for version in data.store.labels.history("a"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(bytes(content))
+    missing.unlink()
+    problems = verify(state_of(studies), silent).problems
+    assert sorted(problems) == sorted(
+        [
+            f"label file {damaged.name} is damaged: its checksum is another",
+            f"label file {missing.name} is missing",
+        ]
+    )
+    with pytest.raises(typer.Exit):
+        verify_command(studies)
+    assert damaged.name in capsys.readouterr().err
+    with pytest.raises(Conflict, match="label file"):
+        back_up(state_of(studies), studies.parent / "backup", silent)
+
+
+@pytest.mark.parametrize("part", ["header", "middle", "empty", "gone", "cut"])
+def test_with_a_damaged_database_what_can_be_read_is_served_and_nothing_stored(
+    studies: Path, data: MskDatastore, part: str
+) -> None:
+    for number in range(1, 8):
+        submit(data, number)
+        submit(data, number, image="b")
+    back_up(state_of(studies), studies.parent / "backup", silent)
+    data.store._database.engine.dispose()
+    file = state_of(studies) / "msklabel.db"
+    for beside in state_of(studies).glob("msklabel.db-*"):
+        beside.unlink()
+    content = bytearray((studies.parent / "backup" / "msklabel.db").read_bytes())
+    places = {"header": range(100), "middle": range(4096 * 3, len(content) - 4096, 7)}
+    for place in places.get(part, ()):
+        content[place] ^= 0x55
+    sizes = {"empty": 0, "gone": 0, "cut": len(content) // 2}
+    file.write_bytes(bytes(content[: sizes.get(part, len(content))]))
+    if part == "gone":
+        file.unlink()
+    before = file.read_bytes() if file.exists() else b""
+
+    damaged = store(studies)
+    assert "msklabel restore BACKUP" in str(damaged.store.read_only)
+    assert damaged.list_images() == ["a", "b"]
+    assert damaged.is_readable("a")
+    with pytest.raises(ReadOnly, match=r"is damaged .*, so nothing can be stored: stop the server and run"):
+        submit(damaged, 1)
+    with pytest.raises(ReadOnly):
+        damaged.take_next(["a"], "ann")
+    assert (file.read_bytes() if file.exists() else b"") == before
+
+    restore(studies.parent / "backup", state_of(studies), silent)
+    whole = store(studies)
+    assert whole.store.read_only is None
+    assert len(whole.store.labels.history("a")) == 7
+    submit(whole, 1)
+
+
+def test_what_cannot_be_backed_up_or_restored(studies: Path, data: MskDatastore) -> None:
+    state, other = state_of(studies), studies.parent / "other"
+    with pytest.raises(UserError, match="lies in the state folder"):
+        back_up(state, state / "backup", silent)
+    with pytest.raises(UserError, match="holds something else"):
+        back_up(state, studies, silent)
+    with pytest.raises(NotFound, match="no database"):
+        back_up(other, studies.parent / "backup", silent)
+    with pytest.raises(NotFound, match="no database"):
+        verify(other, silent)
+    with pytest.raises(NotFound, match="no complete backup"):
+        restore(other, state, silent)
+    back_up(state, other, silent)
+    (state / "tmp" / "1").mkdir(parents=True)  # the first process always runs
+    with pytest.raises(Conflict, match="a server uses"):
+        restore(other, state, silent)
+    shutil.rmtree(state / "tmp")
+    restore(other, state, silent)
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_sentence(studies: Path) -> None:
+    with pytest.raises(UserError, match=r"the state folder /proc/.* cannot be written .*--conf state DIR"):
+        MskDatastore(studies, Path("/proc/msklabel"), {TISSUES.name: TISSUES})

@@ -1,0 +1,219 @@
+"""Strategies on hand-made pools: what is asked for comes first, and nothing is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from msklabel.choose.diversity import covering_order, gap_to, typicality, unit_rows
+from msklabel.choose.order import merged
+from msklabel.choose.pool import Opinion, Pool
+from msklabel.choose.strategies import STRATEGIES, beta_of
+
+LABELS = ("large", "small", "rare")
+
+
+def make_pool(scans: int = 12, **changes: object) -> Pool:
+    """Scans of as many patients from one site, none taken, not judged."""
+    base = Pool(
+        ids=[f"s{i:03d}" for i in range(scans)],
+        patient=np.arange(scans),
+        site=np.zeros(scans, int),
+        taken=np.zeros(scans, bool),
+        open=np.ones(scans, bool),
+        own=np.zeros(scans, bool),
+        site_names=["a", "b"],
+    )
+    return replace(base, **changes)
+
+
+def opinion(entropy: np.ndarray, embedding: np.ndarray | None = None, **changes: object) -> Opinion:
+    scans = len(entropy)
+    raw = np.random.default_rng(0).normal(size=(scans, 6)) if embedding is None else embedding
+    vectors = unit_rows(raw)
+    base = Opinion(
+        system="toy",
+        labels=LABELS,
+        entropy=entropy,
+        area=np.where(np.isnan(entropy), 0, 1.0),
+        predicted_dice=1 - np.nanmean(np.where(np.isnan(entropy).all(1, keepdims=True), 0.5, entropy), axis=1),
+        embedding=vectors,
+        typicality=typicality(vectors, np.random.default_rng(0)),
+        fresh=np.ones(scans, bool),
+        broken=np.zeros(scans, bool),
+        round=10,
+    )
+    return replace(base, **changes)
+
+
+def judged(scans: int = 12, worst: int = 7) -> Pool:
+    entropy = np.linspace(0.1, 0.2, scans)[:, None].repeat(3, axis=1)
+    entropy[worst] = 0.9
+    return make_pool(scans, opinions={"toy": opinion(entropy)})
+
+
+def order(name: str, pool: Pool, seed: int = 0, **options: object) -> list[int]:
+    return STRATEGIES[name](pool, options, np.random.default_rng(seed)).places.tolist()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_open_scan_comes_once(name: str) -> None:
+    for pool in (make_pool(), judged(), make_pool(1)):
+        assert sorted(order(name, pool)) == list(range(len(pool)))
+        closed = replace(pool, open=np.arange(len(pool)) % 3 == 0)
+        assert sorted(order(name, closed)) == np.flatnonzero(closed.open).tolist()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_empty_pool_gives_an_empty_order(name: str) -> None:
+    assert order(name, make_pool(0)) == []
+    assert order(name, replace(judged(), open=np.zeros(12, bool))) == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_same_seed_gives_the_same_order(name: str) -> None:
+    assert order(name, judged(), 5) == order(name, judged(), 5)
+
+
+@pytest.mark.parametrize("name", ["uncertain", "failure", "auto"])
+def test_the_doubtful_scan_comes_first(name: str) -> None:
+    assert order(name, judged(worst=7))[0] == 7
+    assert order(name, judged(worst=2))[0] == 2
+
+
+def test_batch_serves_the_group_with_the_highest_mean() -> None:
+    entropy = np.full((64, 3), 0.1)
+    entropy[40] = 0.9
+    ranking = order("batch", make_pool(64, opinions={"toy": opinion(entropy)}), batch=8)
+    assert 40 in ranking[:8]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_second_scan_of_a_patient_waits(name: str) -> None:
+    patient = np.array([0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8])
+    pool = replace(judged(), patient=patient)
+    firsts = patient[order(name, pool)][:9]
+    assert len(set(firsts.tolist())) == 9
+    taken = np.zeros(12, bool)
+    taken[0] = True
+    pool = replace(pool, taken=taken, open=~taken)
+    assert {1, 2} < set(order(name, pool)[-3:])
+
+
+def test_auto_takes_sites_in_turn() -> None:
+    entropy = np.full((12, 3), 0.1)
+    entropy[:9] = 0.8  # the large site is the doubtful one
+    site = (np.arange(12) >= 9).astype(int)
+    pool = make_pool(12, site=site, opinions={"toy": opinion(entropy)})
+    assert site[order("auto", pool)[:6]].sum() == 3
+    assert site[order("cold_start", pool)[:6]].sum() == 3
+
+
+def test_auto_gives_each_label_its_turn() -> None:
+    entropy = np.full((30, 3), 0.05)
+    for label, scan in enumerate((4, 11, 23)):
+        entropy[scan, label] = 0.6
+    entropy[17] = 0.4  # the highest mean
+    pool = make_pool(30, opinions={"toy": opinion(entropy)})
+    taken = np.zeros(30, bool)
+    first, label = [], []
+    for _ in range(6):
+        ranking = STRATEGIES["auto"](replace(pool, taken=taken, open=~taken), {}, np.random.default_rng(1))
+        first.append(int(ranking.places[0]))
+        label.append(ranking.label)
+        taken = taken.copy()
+        taken[first[-1]] = True
+    assert label == ["large", "small", None, "rare", "large", None]
+    assert first[:4] == [4, 11, 17, 23]
+
+
+def test_a_label_that_is_never_predicted_is_sought_where_it_is_likeliest() -> None:
+    entropy = np.full((9, 3), 0.1)
+    entropy[:, 2] = np.nan
+    area = np.full((9, 3), 1.0)
+    area[:, 2] = 0.001
+    area[5, 2] = 0.4
+    taken = np.zeros(9, bool)
+    taken[:3] = True  # so that the turn is the third label's
+    pool = make_pool(9, taken=taken, open=~taken, opinions={"toy": opinion(entropy, area=area)})
+    ranking = STRATEGIES["auto"](pool, {}, np.random.default_rng(0))
+    assert ranking.label == "rare"
+    assert int(ranking.places[0]) == 5
+
+
+@pytest.mark.parametrize("name", ["uncertain", "failure", "batch", "auto"])
+def test_unscored_is_not_last(name: str) -> None:
+    entropy = np.linspace(0.1, 0.8, 40)[:, None].repeat(3, axis=1)
+    entropy[:20] = np.nan
+    said = opinion(entropy)
+    said = replace(said, predicted_dice=np.where(np.arange(40) < 20, np.nan, said.predicted_dice))
+    ranking = order(name, make_pool(40, opinions={"toy": said}))
+    unscored = [place for place, scan in enumerate(ranking) if scan < 20]
+    assert 4 <= sum(place < 20 for place in unscored) <= 16
+    assert min(unscored) <= 3
+
+
+@pytest.mark.parametrize("name", ["uncertain", "failure", "batch", "auto"])
+def test_no_number_ranks_apart_at_the_end(name: str) -> None:
+    pool = judged()
+    broken = np.zeros(12, bool)
+    broken[[7, 3]] = True
+    entropy = pool.opinions["toy"].entropy.copy()
+    entropy[broken] = np.nan
+    dice = np.where(broken, np.nan, pool.opinions["toy"].predicted_dice)
+    said = replace(pool.opinions["toy"], entropy=entropy, broken=broken, predicted_dice=dice)
+    assert sorted(order(name, replace(pool, opinions={"toy": said}))[-2:]) == [3, 7]
+
+
+def test_auto_starts_cold_while_nothing_is_judged() -> None:
+    blank = opinion(np.full((12, 3), np.nan))
+    blank = replace(blank, predicted_dice=np.full(12, np.nan))
+    pool = make_pool(opinions={"toy": blank})
+    assert order("auto", pool, 3) == order("cold_start", pool, 3)
+
+
+def test_cold_start_takes_the_middle_of_each_cluster() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8).repeat(10, axis=0) * 10
+    raw = centres + rng.normal(size=(30, 8)) * 0.5
+    outlier = rng.normal(size=(1, 8)) * 30
+    said = opinion(np.full((31, 3), np.nan), np.concatenate([raw, outlier]))
+    pool = make_pool(31, opinions={"toy": replace(said, predicted_dice=np.full(31, np.nan))})
+    ranking = order("cold_start", pool)
+    assert {scan // 10 for scan in ranking[:3]} == {0, 1, 2}
+
+
+def test_diverse_takes_what_is_unlike_the_taken() -> None:
+    raw = np.eye(4).repeat(5, axis=0) + np.random.default_rng(0).normal(size=(20, 4)) * 0.01
+    taken = np.arange(20) < 5
+    pool = make_pool(20, taken=taken, open=~taken, opinions={"toy": opinion(np.full((20, 3), 0.1), raw)})
+    assert {scan // 5 for scan in order("diverse", pool)[:3]} == {1, 2, 3}
+
+
+def test_beta_rises_from_1_to_100() -> None:
+    assert [beta_of(number, 3) for number in (0, 1, 2, 3, 9)] == [1, 1, 10, 100, 100]
+
+
+def test_chance_has_a_part_in_early_rounds_only() -> None:
+    late = judged()
+    early = replace(late, opinions={"toy": replace(late.opinions["toy"], round=1)})
+    assert len({order("auto", early, seed)[0] for seed in range(12)}) > 1
+    assert {order("auto", late, seed)[0] for seed in range(12)} == {7}
+
+
+def test_two_orders_become_one() -> None:
+    assert merged(np.array([1, 2, 3, 4]), np.array([9])).tolist() == [1, 2, 9, 3, 4]
+    assert merged(np.array([], int), np.array([5, 6])).tolist() == [5, 6]
+    half = merged(np.arange(10), np.arange(10, 20))
+    assert sum(half[:10] < 10) == 5
+
+
+def test_diversity_by_hand() -> None:
+    vectors = np.array([[1.0, 0], [0, 1.0], [-1.0, 0], [np.nan, np.nan]])
+    gap = gap_to(vectors, np.array([0]))
+    np.testing.assert_allclose(gap[:3], [0, np.sqrt(2), 2], atol=1e-7)
+    assert np.isnan(gap[3])
+    assert covering_order(vectors, np.array([1, 2]), np.array([0]), np.ones(4), 2) == [2, 1]
+    assert np.isnan(typicality(vectors, np.random.default_rng(0))[3])

@@ -1,0 +1,53 @@
+"""A new version is taken up with the next request; the one that runs ends with its own."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_preprocess import body_in_air, make_system
+from torch import nn
+
+from msklabel.imaging import Scan
+from msklabel.learn.versions import Versions
+from msklabel.networks import build_network, weights_of
+from msklabel.predict.served import ServedModel
+
+
+class Slow(nn.Module):
+    """Label 1 everywhere, and not before it may."""
+
+    def __init__(self, began: threading.Event, go: threading.Event) -> None:
+        super().__init__()
+        self.began, self.go = began, go
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.began.set()
+        assert self.go.wait(30)
+        return torch.stack((-x[:, 0] - 9, x[:, 0] + 9, torch.full_like(x[:, 0], -9)), 1)
+
+
+def test_publishing_and_rolling_back_never_fail_a_running_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go = threading.Event(), threading.Event()
+    monkeypatch.setattr("msklabel.predict.served.loaded_network", lambda *_: Slow(began, go))
+    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
+    for _ in range(2):
+        versions.add(system, [weights_of(build_network(system))], {})
+    versions.publish("toy", "0001")
+    model = ServedModel(system, versions, "cpu")
+    hu, _ = body_in_air((30, 28, 6))
+    scan, answers = Scan(hu[None], np.eye(4)), []
+    running = threading.Thread(target=lambda: answers.append(model(scan)))
+    running.start()
+    assert began.wait(30)
+    versions.publish("toy", "0002")
+    go.set()
+    running.join(60)
+    answers.append(model(scan))
+    versions.roll_back("toy")
+    answers.append(model(scan))
+    assert [name for name, _ in answers] == ["0001", "0002", "0001"]
+    assert all((result.labels.array == 1).any() for _, result in answers)

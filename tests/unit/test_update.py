@@ -1,0 +1,90 @@
+"""The whole way from labels to a version, on small scans: who validates, what is kept, what is published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_learn import RECIPE, make_case
+from test_preprocess import make_system
+
+from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.learn.cases import Case
+from msklabel.learn.fit import Recipe
+from msklabel.learn.gate import NOT
+from msklabel.learn.split import RolesInFile
+from msklabel.learn.update import Order, Update
+from msklabel.learn.versions import Version, Versions
+
+SYSTEM = make_system(train={**RECIPE, "epochs": 8, "batch": 4})
+ORDER = Order(Recipe(epochs=8))
+
+
+def case_of(number: int, wrong: bool = False) -> Case:
+    scan, labels = make_case(number).load()
+    labels = np.where(labels > 0, 3 - labels, 0).astype(np.uint8) if wrong else labels
+    return Case(f"scan{number}", f"patient{number}", lambda: (scan, labels), label=f"label{number}{wrong}")
+
+
+def made(update: Update, cases: list[Case], folder: Path, order: Order = ORDER) -> Version:
+    plan = update.plan(cases, order)
+    return update.store(plan, order, update.fit(plan, order, folder))[0]
+
+
+@pytest.fixture
+def update(tmp_path: Path) -> Update:
+    return Update(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
+
+
+def test_versions_know_their_labels_their_parents_and_their_judgement(update: Update, tmp_path: Path) -> None:
+    cases = [case_of(number) for number in range(3)]
+    first = made(update, cases, tmp_path / "one").metrics
+    assert update.versions.serving("toy") == "0001"
+    assert (first["training"], first["validation"]) == (["label0False", "label2False"], ["label1False"])
+    assert first["parents"] == [] and first["validation_status"] == "weakly validated"
+    assert set(first["case_dice"]) == {"scan1"} and set(first["case_dice"]["scan1"]) == {"dense", "soft"}
+
+    second = made(update, [*cases, case_of(3)], tmp_path / "two").metrics
+    assert second["parents"] == ["0001"] and second["compared_with"] == "0001"
+    assert second["validation"] == first["validation"]  # frozen
+    assert second["considered"] == [f"label{number}False" for number in range(4)]
+    assert second["passed"] == (update.versions.serving("toy") == "0002")
+
+    compared = update.compare(cases, "0001", "0002", measure=False)
+    assert list(compared["cases"]) == ["scan1"] and compared["missing"] == []
+    assert compared["labels"]["dense"]["before"] == first["case_dice"]["scan1"]["dense"]
+    with pytest.raises(NotFound):
+        update.compare(cases, "0001", "0009", measure=False)
+    with pytest.raises(Conflict, match="no validation case"):
+        update.compare(cases[:1], "0001", "0002", measure=False)
+
+
+def test_what_was_trained_on_never_judges(update: Update, tmp_path: Path) -> None:
+    cases = [case_of(number) for number in range(3)]
+    everything = made(update, cases, tmp_path / "all", Order(Recipe(epochs=2), on_all=True))
+    assert everything.metrics["validation_status"] == NOT and update.versions.serving("toy") == "0001"
+    assert everything.metrics["patients"] == ["patient0", "patient1", "patient2"]
+    later = made(update, [*cases, case_of(3)], tmp_path / "later", Order(Recipe(epochs=2)))
+    assert later.metrics["case_dice"] == {}  # its ancestor has seen the only validation patient
+    assert not later.metrics["passed"] and "by hand" in later.metrics["reasons"][0]
+
+
+def test_a_label_with_classes_exchanged_is_held_back_until_a_reviewer_accepts_it(
+    update: Update, tmp_path: Path
+) -> None:
+    cases = [case_of(number) for number in range(3)]
+    order = Order(Recipe(epochs=40))
+    assert (made(update, cases, tmp_path / "good", order).metrics["mean_dice"] or 0) > 0.8
+    wrong = case_of(3, wrong=True)
+    plan = update.plan([*cases, wrong], order)
+    assert "with labels exchanged" in plan.held["label3True"]
+    assert "scan3" not in [case.id for case in plan.selection.learned]
+    accepted = Case(wrong.id, wrong.patient, wrong.load, label=wrong.label, accepted=True)
+    assert "scan3" in [case.id for case in update.plan([*cases, accepted], order).selection.learned]
+
+
+def test_one_patient_alone_trains_and_nothing_is_pretended(update: Update, tmp_path: Path) -> None:
+    version = made(update, [case_of(0)], tmp_path / "one")
+    assert update.versions.serving("toy") == "0001"
+    assert version.metrics["reasons"] == ["published: the first version; no case is there to validate it on"]
+    with pytest.raises(UserError, match="no labelled scans to train on yet"):
+        update.plan([], ORDER)
