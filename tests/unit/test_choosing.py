@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from store_samples import store, write
 from test_preprocess import body_in_air, make_system
 
@@ -41,6 +42,7 @@ def label(data: MskDatastore, image: str, client: str = "ann", shape: tuple[int,
 
 def publish(state: Path, system: System = TOY, broken: bool = False) -> Versions:
     versions = Versions(state / "models")
+    torch.manual_seed(0)
     weights = weights_of(build_network(system))
     if broken:
         weights = {

@@ -215,5 +215,6 @@ def test_diversity_by_hand() -> None:
     gap = gap_to(vectors, np.array([0]))
     np.testing.assert_allclose(gap[:3], [0, np.sqrt(2), 2], atol=1e-7)
     assert np.isnan(gap[3])
-    assert covering_order(vectors, np.array([1, 2]), np.array([0]), np.ones(4), 2) == [2, 1]
+    assert covering_order(vectors, np.array([1, 2]), gap[[1, 2]], np.ones(4), 2) == [2, 1]
+    np.testing.assert_allclose(gap_to(vectors, np.array([0]), np.array([2, 1])), [2, np.sqrt(2)])
     assert np.isnan(typicality(vectors, np.random.default_rng(0))[3])

@@ -13,6 +13,7 @@ from msklabel.choose.pool import Floats, Indices
 _SAMPLE = 512
 _NEIGHBOURS = 20
 _FEATURES = 32
+_TAKEN = 200  # of the scans that are taken, evenly over their names
 
 
 def unit_rows(vectors: Floats) -> Floats:
@@ -49,39 +50,43 @@ def typicality(vectors: Floats, rng: np.random.Generator) -> Floats:
     return result
 
 
-def gap_to(vectors: Floats, chosen: Indices) -> Floats:
-    """Distance of each scan to the nearest chosen one; 2 where there is none, NaN where unknown."""
+def gap_to(vectors: Floats, chosen: Indices, places: Indices | None = None) -> Floats:
+    """Distance of each scan, or of some, to the nearest chosen one; 2 where there is none, NaN where unknown."""
+    rows = vectors if places is None else vectors[places]
     chosen = chosen[~np.isnan(vectors[chosen]).any(axis=1)]
-    chosen = chosen[:: max(1, len(chosen) // _SAMPLE)]
+    chosen = chosen[:: max(1, len(chosen) // _TAKEN)]
     if not len(chosen) or not vectors.shape[1]:
-        return np.where(np.isnan(vectors).any(axis=1), np.nan, 2.0)
-    gap: Floats = distances(vectors, vectors[chosen]).min(axis=1)
-    return gap
+        return np.where(np.isnan(rows).any(axis=1), np.nan, 2.0)
+    return _apart((rows @ vectors[chosen].T).max(axis=1))
 
 
-def covering_order(vectors: Floats, candidates: Indices, chosen: Indices, weight: Floats, most: int) -> list[int]:
+def covering_order(vectors: Floats, candidates: Indices, gap: Floats, weight: Floats, most: int) -> list[int]:
     """Greedy k-centre (Sener & Savarese 2018): again and again the candidate with the largest weight x gap.
 
     Args:
         vectors: Embeddings.
         candidates: Places to choose from, all of them known.
-        chosen: Places that are covered already.
+        gap: Of each candidate to what is covered already, see :func:`gap_to`.
         weight: Shape (scans,), above 0.
         most: How many to choose.
 
     Returns:
         Places in the order chosen.
     """
-    gap = gap_to(vectors, chosen)[candidates]
+    rows, worth, gap = vectors[candidates], weight[candidates], gap.copy()
     order: list[int] = []
     for _ in range(min(most, len(candidates))):
-        best = int(np.argmax(gap * weight[candidates]))
+        best = int(np.argmax(gap * worth))
         order.append(int(candidates[best]))
-        gap = np.minimum(gap, distances(vectors[candidates], vectors[candidates[best]][None])[:, 0])
+        gap = np.minimum(gap, _apart(rows @ rows[best]))
         gap[best] = -1
     return order
 
 
 def distances(a: Floats, b: Floats) -> Floats:
     """Distances between rows of unit length, shape (len(a), len(b))."""
-    return np.sqrt(np.maximum(2 - 2 * a @ b.T, 0))
+    return _apart(a @ b.T)
+
+
+def _apart(cosine: Floats) -> Floats:
+    return np.sqrt(np.maximum(2 - 2 * cosine, 0))

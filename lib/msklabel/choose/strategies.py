@@ -57,8 +57,9 @@ def cold_start(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator)
     """Typical and unlike what is taken (after Hacohen et al. 2022, TypiClust), before any model is good."""
     vectors, weight = _embedding(pool)
     known = pool.candidates[~np.isnan(weight[pool.candidates])]
-    score = weight * gap_to(vectors, np.flatnonzero(pool.taken))
-    near = covering_order(vectors, known, np.flatnonzero(pool.taken), weight, _COVER)
+    gap = gap_to(vectors, np.flatnonzero(pool.taken))
+    score = weight * gap
+    near = covering_order(vectors, known, gap[known], weight, _COVER)
     rest = by_score(score, np.setdiff1d(known, near))
     unknown = rng.permutation(np.setdiff1d(pool.candidates, known))
     order = merged(np.array([*near, *rest], int), unknown)
@@ -87,7 +88,7 @@ def diverse(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) ->
     taken = np.flatnonzero(pool.taken)
     known = pool.candidates[~np.isnan(vectors[pool.candidates]).any(axis=1)] if vectors.shape[1] else np.array([], int)
     score = gap_to(vectors, taken)
-    near = covering_order(vectors, known, taken, np.ones(len(pool)), _COVER)
+    near = covering_order(vectors, known, score[known], np.ones(len(pool)), _COVER)
     rest = by_score(score, np.setdiff1d(known, near))
     unknown = rng.permutation(np.setdiff1d(pool.candidates, known))
     order = merged(np.array([*near, *rest], int), unknown)
@@ -100,14 +101,17 @@ def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> R
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
     size = max(1, int(options.get("batch", 8)))
     if len(judged) > size:
-        shuffled = rng.permutation(judged)
-        groups = np.array_split(shuffled, max(1, len(judged) // size))
-        groups.sort(key=lambda group: -float(score[group].mean()))
-        best = groups[0]
+        judged = rng.permutation(judged)
+        count = len(judged) // size
+        group = np.arange(len(judged)) % count
+        mean = np.bincount(group, score[judged]) / np.bincount(group)
+        order = np.lexsort((-score[judged], group, -mean[group]))
+        judged, group = judged[order], group[order]
+        best = judged[group == group[0]]
         vectors, _ = _embedding(pool)
-        if vectors.shape[1] and not np.isnan(vectors[best]).any():
-            best = np.array(covering_order(vectors, best, np.flatnonzero(pool.taken), score + _LEAST, len(best)), int)
-        judged = np.concatenate([best, *(by_score(score, group) for group in groups[1:])])
+        if not np.isnan(vectors[best]).any():
+            gap = gap_to(vectors, np.flatnonzero(pool.taken), best)
+            judged[: len(best)] = covering_order(vectors, best, gap, score + _LEAST, len(best))
     order = _with_unjudged(pool, judged, options, rng)
     return Ranking(order, score, lambda i: f"in the most uncertain of random groups of {size}, entropy {score[i]:.3f}")
 

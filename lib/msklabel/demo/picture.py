@@ -34,7 +34,7 @@ def draw(outcome: Outcome, system: System, file: Path) -> None:
 
 
 def _curve(axes: Axes, outcome: Outcome) -> None:
-    axes.plot([r.labels for r in outcome.rounds], [r.dice for r in outcome.rounds], "o-", label="trained model")
+    axes.plot([r.labels for r in outcome.rounds], [r.dice for r in outcome.rounds], "o-", label="what is served")
     for number in outcome.rounds:
         axes.annotate(f"{number.dice:.3f}", (number.labels, number.dice), (0, 8), textcoords="offset points")
     if outcome.draft:
