@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import http.server
-import json
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nrrd
 import numpy as np
 import pydicom
 import pytest
 import requests
 from dicom_samples import OBLIQUE, series
-from live import DRAFT, SYSTEM, Site, slicer_client, start, wait_for
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from fastapi.testclient import TestClient
+from live import DRAFT, SYSTEM, Site, start, wait_for
 from orthanc import needs_orthanc, orthanc, upload
 
 from msklabel.catalogue import load_catalogue
@@ -25,10 +28,14 @@ from msklabel.imaging.read import read_labels, read_scan
 from msklabel.imaging.seg_read import read_seg
 from msklabel.imaging.seg_write import Drawn, write_seg
 from msklabel.imaging.write import write_labels
+from msklabel.serve.dicomweb_proxy import DicomwebProxy
+from msklabel.serve.errors import ErrorAnswers
+from msklabel.store.datastore import MskDatastore
 from msklabel.store.pacs import Pacs
+from msklabel.store.source import PacsSource
 from msklabel_phantoms.write import generate
 
-pytestmark = needs_orthanc
+pytestmark = [needs_orthanc, pytest.mark.timeout(180)]
 LABELS = load_catalogue()[SYSTEM].labels
 
 
@@ -46,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Pacs,
         upload(address, *(file for name in ("ct0", "ct1", "mr") for file in sorted((folder / name).iterdir())))
         conf = {"dicomweb_user": "pacs", "dicomweb_password_file": str(folder / "password")}
         conf["state"] = str(folder / "state")
-        ours = start(folder / "ours", pacs=f"{address}/dicom-web", conf=conf, tokens=True)
+        ours = start(folder / "ours", pacs=f"{address}/dicom-web", conf=conf, tokens=True, exchange_pause_s=1.0)
         yield ours, Pacs(f"{address}/dicom-web", "pacs", "secret"), folder
         ours.stop()
 
@@ -73,13 +80,14 @@ def test_the_next_scan_says_what_a_viewer_needs_to_open_it(site: tuple) -> None:
 
 def test_slicer_downloads_one_file_with_the_same_voxels(site: tuple, tmp_path: Path) -> None:
     ours, _, folder = site
-    client = ours.client(tmp_path)
-    file, name = client.download_image(uid_of(folder, "ct0")), ""
-    path = Path(file[0] if isinstance(file, tuple) else file)
-    got, wanted = read_scan(path), read_scan(folder / "ct0")
+    image = ours.client(tmp_path).next_sample("first", {})["id"]
+    answer = requests.get(f"{ours.url}/datastore/image?image={image}", timeout=30)  # as Slicer does: without its token
+    file = tmp_path / re.findall('filename="(.+)"', answer.headers["Content-Disposition"])[0]
+    file.write_bytes(answer.content)
+    got = read_scan(file)
+    wanted = read_scan(next(folder / name for name in ("ct0", "ct1") if uid_of(folder, name) == image))
     np.testing.assert_array_equal(got.array, wanted.array)
     np.testing.assert_allclose(got.affine, wanted.affine)
-    assert nrrd.read_header(str(path)), name
 
 
 def infer(ours: Site, image: str, tmp_path: Path) -> LabelMap:
@@ -172,7 +180,9 @@ def test_without_a_token_nothing_is_passed_on(site: tuple) -> None:
     assert requests.get(f"{site[0].url}/dicom-web/studies", timeout=30).status_code == 401
 
 
-def test_cookies_and_credentials_of_the_viewer_stay_here(tmp_path: Path) -> None:
+@pytest.fixture
+def recorder() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A server that notes the headers of what it is asked and answers with an empty list; its address."""
     seen: list[dict[str, str]] = []
 
     class Recorder(http.server.BaseHTTPRequestHandler):
@@ -181,31 +191,50 @@ def test_cookies_and_credentials_of_the_viewer_stay_here(tmp_path: Path) -> None
             self.send_response(200)
             self.send_header("Content-Type", "application/dicom+json")
             self.end_headers()
-            self.wfile.write(json.dumps([]).encode())
+            self.wfile.write(b"[]")
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as recorder:
-        threading.Thread(target=recorder.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{recorder.server_address[1]}/dicom-web"
-        ours = start(tmp_path / "ours", pacs=address, conf={"state": str(tmp_path / "state")}, tokens=True)
-        seen.clear()
-        answer = ours.ask("GET", "/dicom-web/studies?x=%20y", headers={"Cookie": "session=1", "X-Secret": "2"})
-        assert answer.json() == []
-        recorder.shutdown()
-        silent = ours.ask("GET", "/dicom-web/studies")
-        ours.stop()
-    asked = next(headers for headers in seen if "session" not in str(headers))
-    assert not {"authorization", "cookie", "x-secret"} & {key.lower() for headers in seen for key in headers}
-    assert asked
-    assert silent.status_code in (502, 504)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/dicom-web", seen
+    server.shutdown()
+    server.server_close()
 
 
-def test_a_pacs_that_is_down_at_the_start_stops_nothing(tmp_path: Path) -> None:
-    conf = {"state": str(tmp_path / "state")}
-    ours = start(tmp_path / "ours", pacs="http://127.0.0.1:9/dicom-web", conf=conf)
-    assert ours.ask("GET", "/info/").json()["datastore"]["total"] == 0
-    assert ours.ask("GET", "/dicom-web/studies").status_code == 502
-    ours.stop()
-    assert slicer_client()
+def forwarded(address: str, headers: dict[str, str], path: str = "studies?x=%20y") -> Response:
+    """What the proxy answers to a request with these headers."""
+    application = FastAPI()
+    application.add_middleware(ErrorAnswers)
+    proxy = DicomwebProxy(Pacs(address))
+
+    @application.get("/dicom-web/{path:path}")
+    async def pass_on(path: str, request: Request) -> Response:
+        return await proxy.forward(request, path)
+
+    with TestClient(application) as client:
+        return client.get(f"/dicom-web/{path}", headers=headers)
+
+
+def test_cookies_and_credentials_of_the_viewer_stay_here(recorder: tuple[str, list[dict[str, str]]]) -> None:
+    address, seen = recorder
+    sent = {"Authorization": "Bearer mine", "Cookie": "session=1", "X-Secret": "2"}
+    assert forwarded(address, sent).json() == []
+    assert len(seen) == 1
+    assert not {"authorization", "cookie", "x-secret"} & {key.lower() for key in seen[0]}
+
+
+def test_a_pacs_that_is_down_stops_neither_the_store_nor_the_server(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/dicom-web"
+
+        def source(root: Path, channels: list[str]) -> PacsSource:
+            return PacsSource(Pacs(address), root, ["CT"], channels)
+
+        store = MskDatastore(tmp_path / "studies", tmp_path / "state", {}, source=source)
+        assert store.status()["total"] == 0
+        answer = forwarded(address, {})
+    assert (answer.status_code, answer.json()["detail"]) == (502, "the PACS cannot be reached")

@@ -70,7 +70,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             settings.scoring_delay_s,
         ),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
-        exchange=_exchange(app, info),
+        exchange=_exchange(app, info, settings.exchange_pause_s),
     )
     api = FastAPI(
         title="msklabel",
@@ -136,11 +136,11 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(context.scratch.close)
 
 
-def _exchange(app: MskLabelApp, info: InfoCache) -> Exchange | None:
+def _exchange(app: MskLabelApp, info: InfoCache, pause_s: float) -> Exchange | None:
     """With the PACS, where the studies lie in one."""
     if app.pacs is None:
         return None
-    return Exchange(SegmentationExchange(app.datastore().store, app.pacs), info.forget)
+    return Exchange(SegmentationExchange(app.datastore().store, app.pacs), info.forget, pause_s)
 
 
 def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from msklabel.errors import Unreachable
 
 logger = logging.getLogger(__name__)
-_PAUSE_S = 15.0
 
 
 class Exchange:
@@ -21,9 +20,7 @@ class Exchange:
         pause_s: Seconds between two times.
     """
 
-    def __init__(
-        self, exchange: Callable[[], tuple[int, int]], on_taken: Callable[[], None], pause_s: float = _PAUSE_S
-    ) -> None:
+    def __init__(self, exchange: Callable[[], tuple[int, int]], on_taken: Callable[[], None], pause_s: float) -> None:
         self._exchange, self._on_taken, self._pause_s = exchange, on_taken, pause_s
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="pacs-exchange", daemon=True)

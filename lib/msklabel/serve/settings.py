@@ -25,6 +25,7 @@ class ServeSettings:
         image_grant_s: Seconds for which the client that was given a scan may fetch it without its token.
         max_waiting_inferences: More are refused with 429.
         scoring_delay_s: Seconds without other work before scans are scored in the background; 0 for never.
+        exchange_pause_s: Seconds between two looks for new segmentations in the PACS.
         stop_grace_s: Seconds between asking a job to stop and killing it.
     """
 
@@ -39,6 +40,7 @@ class ServeSettings:
     image_grant_s: float = 900.0
     max_waiting_inferences: int = 64
     scoring_delay_s: float = 60.0
+    exchange_pause_s: float = 15.0
     stop_grace_s: float = 20.0
 
     def __post_init__(self) -> None:
