@@ -17,6 +17,7 @@ from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
 from msklabel.jobs.process import JobRunner
+from msklabel.predict.progress import reported
 from msklabel.serve.auto_train import watch
 from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.context import Context
@@ -30,6 +31,7 @@ from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
 from msklabel.serve.users import load_users
+from msklabel.serve.web_sessions import WebSessions
 from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         app=app,
         settings=settings,
         users=users,
+        web_sessions=WebSessions(settings.session_s),
         grants=ImageGrants(settings.image_grant_s),
         inferences=inferences,
         jobs=jobs,
@@ -95,7 +98,9 @@ def _add_middleware(api: FastAPI, context: Context) -> None:
     paths = [path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", ""))]
     api.add_middleware(ErrorAnswers)
     api.add_middleware(SizeLimit, settings=settings)
-    api.add_middleware(SignIn, settings=settings, users=context.users, grants=context.grants)
+    api.add_middleware(
+        SignIn, settings=settings, users=context.users, grants=context.grants, web_sessions=context.web_sessions
+    )
     api.add_middleware(EitherSlash, with_slash=frozenset(path for path in paths if path.endswith("/") and path != "/"))
     if settings.cors_origins:
         api.add_middleware(
@@ -147,7 +152,8 @@ def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping
     """What computes for those who wait; background work of other processes pauses meanwhile."""
 
     def compute(request: Mapping[str, Any]) -> dict[str, Any]:
-        with precedence.held():
+        request = dict(request)
+        with precedence.held(), reported(request.pop("progress", None)):
             return app.heatmap(request) if "heatmap" in request else app.infer(request)
 
     return compute

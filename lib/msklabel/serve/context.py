@@ -20,6 +20,7 @@ from msklabel.serve.info_cache import InfoCache
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
+from msklabel.serve.web_sessions import WebSessions
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -35,6 +36,7 @@ class Context:
         app: The MONAI Label app.
         settings: How it is served.
         users: None where nobody is asked who he is.
+        web_sessions: Browsers that are signed in.
         grants: Scans that may be fetched without a token.
         inferences: Where inferences wait.
         jobs: Training, scoring, batch inference.
@@ -48,6 +50,7 @@ class Context:
     app: MskLabelApp
     settings: ServeSettings
     users: Users | None
+    web_sessions: WebSessions
     grants: ImageGrants
     inferences: InferenceQueue[dict[str, Any]]
     jobs: JobRunner

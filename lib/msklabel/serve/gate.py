@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msklabel.serve.errors import TooLarge
 from msklabel.serve.grants import ImageGrants
+from msklabel.serve.ohif.viewer import ROOT as VIEWER
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import ANYBODY, User, Users
+from msklabel.serve.web_sessions import WebSessions
 
 _PUBLIC = ("/", "/docs", "/openapi.json", "/favicon.ico")
 _UPLOADS = ("/datastore", "/session", "/infer")
@@ -36,13 +38,22 @@ class SignIn:
         settings: For the client's address.
         users: None asks nobody who they are.
         grants: Scans that may be fetched without a token.
+        web_sessions: Browsers that are signed in.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, users: Users | None, grants: ImageGrants) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServeSettings,
+        users: Users | None,
+        grants: ImageGrants,
+        web_sessions: WebSessions,
+    ) -> None:
         self.app = app
         self.settings = settings
         self.users = users
         self.grants = grants
+        self.web_sessions = web_sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +76,8 @@ class SignIn:
         scheme, _, token = header.partition(" ")
         if header:
             return self.users.identify(token.strip()) if scheme.lower() == "bearer" else None
+        if user := self.web_sessions.user(Headers(scope=scope).get("cookie", "")):
+            return user
         if scope["path"] == "/datastore/image" and scope["method"] in ("GET", "HEAD"):
             image = parse_qs(scope["query_string"].decode("latin-1")).get("image", [""])[0]
             if self.grants.holds(address_of(scope, self.settings), image):
@@ -161,7 +174,7 @@ class EitherSlash:
 
 
 def _is_public(path: str) -> bool:
-    return path in _PUBLIC or path.startswith("/auth/")
+    return path in _PUBLIC or path.startswith(("/auth/", f"{VIEWER}/")) or path == VIEWER
 
 
 def _too_large(limit: int) -> str:

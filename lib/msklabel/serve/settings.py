@@ -23,6 +23,7 @@ class ServeSettings:
         allowed_hosts: Further names under which a server without sign-in may be addressed, beside those of loopback.
         trusted_proxies: Addresses of reverse proxies whose word on the client's address counts.
         image_grant_s: Seconds for which the client that was given a scan may fetch it without its token.
+        session_s: Seconds for which a browser stays signed in without being used.
         max_waiting_inferences: More are refused with 429.
         scoring_delay_s: Seconds without other work before scans are scored in the background; 0 for never.
         exchange_pause_s: Seconds between two looks for new segmentations in the PACS.
@@ -38,6 +39,7 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     image_grant_s: float = 900.0
+    session_s: float = 12 * 3600.0
     max_waiting_inferences: int = 64
     scoring_delay_s: float = 60.0
     exchange_pause_s: float = 15.0

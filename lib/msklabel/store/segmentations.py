@@ -18,11 +18,11 @@ import pydicom
 from msklabel import __version__
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import LabelMap
-from msklabel.imaging.dicom import series_files
 from msklabel.imaging.read import read_labels
 from msklabel.imaging.scan import ImageError
 from msklabel.imaging.seg_read import read_seg, referenced_series
 from msklabel.imaging.seg_write import MANUFACTURER, Drawn, write_seg
+from msklabel.imaging.viewer_frames import labelled_files
 from msklabel.imaging.write import write_labels
 from msklabel.store.core import Store
 from msklabel.store.labels import FINAL
@@ -174,5 +174,4 @@ def _key(uid: str) -> str:
 
 def _sources(path: Path) -> list[pydicom.Dataset]:
     """Headers of the images that a label lies on, in the order of their slices; of several series the first."""
-    files = [Path(file) for file in series_files(path)] if path.is_dir() else [path]
-    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    return [pydicom.dcmread(file, stop_before_pixels=True) for file in labelled_files(path)]

@@ -14,12 +14,14 @@ from msklabel.serve.routes import (
     labels,
     leases,
     logs,
+    ohif,
     pages,
     reviews,
     scoring,
     session,
     train,
     versions,
+    viewer,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -31,8 +33,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     labels.router,
     leases.router,
     reviews.router,
-    leases.router,
-    reviews.router,
     infer.router,
     batch.router,
     train.router,
@@ -42,4 +42,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     logs.router,
     dicomweb.router,
     versions.router,
+    viewer.router,
+    ohif.router,
 )

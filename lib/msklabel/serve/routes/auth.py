@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi import APIRouter, Form, HTTPException, Request, Response
 
 from msklabel.serve.context import Ctx
 from msklabel.serve.users import User
@@ -27,6 +27,24 @@ async def get_token(
     if ctx.users.sign_in(username, password) is None:
         raise HTTPException(HTTPStatus.UNAUTHORIZED, "user and token do not belong together")
     return {"access_token": password, "token_type": "bearer"}
+
+
+@router.post("/session", summary="Sign a browser in: the same, answered with a cookie")
+async def open_session(
+    request: Request, response: Response, ctx: Ctx, username: Annotated[str, Form()], password: Annotated[str, Form()]
+) -> dict[str, Any]:
+    user = ctx.users.sign_in(username, password) if ctx.users else None
+    if user is None:
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "user and token do not belong together")
+    ctx.web_sessions.set_cookie(response, ctx.web_sessions.open(user), request.url.scheme == "https")
+    return {"username": user.name, "roles": user.roles}
+
+
+@router.delete("/session", summary="Sign a browser out")
+async def close_session(request: Request, response: Response, ctx: Ctx) -> dict[str, Any]:
+    ctx.web_sessions.close(request.headers.get("cookie", ""))
+    ctx.web_sessions.set_cookie(response, "", request.url.scheme == "https")
+    return {}
 
 
 @router.get("/token/valid", summary="Who you are; 401 if the token is not valid")
