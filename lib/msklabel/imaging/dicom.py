@@ -20,14 +20,14 @@ def series_files(folder: Path, uid: str | None = None) -> list[str]:
 
     Args:
         folder: Holds them.
-        uid: Series Instance UID, where there may be others beside it.
+        uid: Series Instance UID; where there are several series in the folder, this one counts.
 
     Raises:
         ImageError: If there is no series, more than one, a slice is missing, doubled, tilted or of another size.
     """
     headers = {path: header for path in sorted(folder.iterdir()) if (header := _header(path)) is not None}
-    if uid is not None:
-        headers = {path: header for path, header in headers.items() if header.SeriesInstanceUID == uid}
+    if chosen := {path: header for path, header in headers.items() if header.SeriesInstanceUID == uid}:
+        headers = chosen
     if not headers:
         raise ImageError(f"{folder.name}: no DICOM files in this folder")
     series = {header.get("SeriesInstanceUID") for header in headers.values()}

@@ -33,6 +33,9 @@ _TYPE_2 = (  # a Segmentation repeats these of its source; highdicom wants them 
 )
 
 
+_LOSSY = ("LossyImageCompressionMethod", "LossyImageCompressionRatio")
+
+
 @dataclass(frozen=True)
 class Drawn:
     """How a label came to be.
@@ -131,11 +134,14 @@ def _describe(number: int, name: str, label: Label, drawn: Drawn, system: str) -
 def _complete(source: pydicom.Dataset) -> pydicom.Dataset:
     """The source with empty values where it lacks an attribute that every image should have."""
     missing = [keyword for keyword in _TYPE_2 if keyword not in source]
-    if not missing:
+    half_said = source.get("LossyImageCompression") == "01" and not all(keyword in source for keyword in _LOSSY)
+    if not missing and not half_said:
         return source
     whole = pydicom.Dataset(source)
     for keyword in missing:
         setattr(whole, keyword, "")
+    if half_said:  # with which method and ratio nobody knows, so the segmentation cannot repeat it
+        del whole.LossyImageCompression
     return whole
 
 

@@ -26,16 +26,13 @@ def labelled_files(path: Path) -> list[Path]:
     """The DICOM files that a label of a scan lies on, in the order of the scan's last axis.
 
     Args:
-        path: A file, or the folder of a series. Where it holds several, which are channels, the folder is called by
-            the UID of the one that the others are compared to.
+        path: A file, or the folder of a series. Where it holds several, which are channels, the one counts
+            whose UID the folder is called by.
 
     Raises:
         ImageError: If it is no regular volume.
     """
-    if not path.is_dir():
-        return [path]
-    several = len({file.name.rpartition("-")[0] for file in path.glob("*.dcm")}) > 1
-    return [Path(file) for file in series_files(path, path.name if several else None)]
+    return [Path(file) for file in series_files(path, path.name)] if path.is_dir() else [path]
 
 
 def frames_of(path: Path) -> list[Frame]:

@@ -71,6 +71,10 @@ class SegmentationExchange:
             self._store.labels.note(version.id, {_MARK: f"not sent: {error}"})
             logger.warning("label %d of %s is not sent to the PACS: %s", version.id, image.id, error)
             return False
+        except Exception as error:  # of a library: this one label must not keep the others back
+            self._store.labels.note(version.id, {_MARK: f"not sent: {type(error).__name__}"})
+            logger.exception("label %d of %s is not sent to the PACS", version.id, image.id)
+            return False
         uid = str(segmentation.SeriesInstanceUID)
         self._pacs.store(segmentation)
         self._remember(uid, f"sent, label {version.id}")
