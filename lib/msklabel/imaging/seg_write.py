@@ -71,9 +71,13 @@ def write_seg(
         system: Name of the system; noted as the series' description.
 
     Raises:
-        ImageError: If the label is empty, holds an index that is no label's, or does not lie on the sources.
+        ImageError: If the label is empty, holds an index that is no label's, or does not lie on the sources; or if
+            these have no frame of reference.
     """
-    _require_on(labels, source_grid(sources))
+    grid = source_grid(sources)
+    _require_on(labels, grid)
+    if grid.affine is not None and not sources[0].get("FrameOfReferenceUID"):
+        raise ImageError("the images name no frame of reference, which a DICOM Segmentation of them must share")
     names = {label.index: name for name, label in scheme.items()}
     present = [int(index) for index in np.unique(labels.array) if index]
     if not present:

@@ -55,6 +55,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
     jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget())
+    segmentations = SegmentationExchange(app.datastore().store, app.pacs) if app.pacs else None
     context = Context(
         app=app,
         settings=settings,
@@ -73,7 +74,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             settings.scoring_delay_s,
         ),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
-        exchange=_exchange(app, info, settings.exchange_pause_s),
+        segmentations=segmentations,
+        exchange=Exchange(segmentations, info.forget, settings.exchange_pause_s) if segmentations else None,
     )
     api = FastAPI(
         title="msklabel",
@@ -139,13 +141,6 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         if context.proxy:
             await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
-
-
-def _exchange(app: MskLabelApp, info: InfoCache, pause_s: float) -> Exchange | None:
-    """With the PACS, where the studies lie in one."""
-    if app.pacs is None:
-        return None
-    return Exchange(SegmentationExchange(app.datastore().store, app.pacs), info.forget, pause_s)
 
 
 def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

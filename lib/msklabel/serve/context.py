@@ -21,6 +21,7 @@ from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
 from msklabel.serve.web_sessions import WebSessions
+from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -44,7 +45,8 @@ class Context:
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
         proxy: To the PACS, where the studies lie in one.
-        exchange: Of segmentations with it.
+        segmentations: Those of the PACS.
+        exchange: Exchanges them from time to time.
     """
 
     app: MskLabelApp
@@ -58,6 +60,7 @@ class Context:
     scratch: Scratch
     background: BackgroundScoring
     proxy: DicomwebProxy | None = None
+    segmentations: SegmentationExchange | None = None
     exchange: Exchange | None = None
 
     @property

@@ -271,6 +271,12 @@ class Store:
             row = session.get(Setting, key)
         return row.value if row else default
 
+    def settings(self, prefix: str) -> dict[str, str]:
+        """The values whose keys begin alike, by the rest of the key."""
+        query = select(Setting).where(Setting.key.startswith(prefix, autoescape=True)).order_by(Setting.key)
+        with self._database.read() as session:
+            return {row.key.removeprefix(prefix): row.value for row in session.scalars(query)}
+
     def set_setting(self, key: str, value: str) -> None:
         """Keep a value that belongs to the whole store."""
         with self._database.write() as session:

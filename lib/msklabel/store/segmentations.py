@@ -32,6 +32,7 @@ from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 _KINDS = {"automatic": "AUTOMATIC", "corrected": "SEMIAUTOMATIC"}
+_PREFIX = "segmentation "  # of the settings that note what became of those of others
 _MARK = "segmentation"  # key of a label version's info: the series in the PACS that holds it
 
 
@@ -97,6 +98,10 @@ class SegmentationExchange:
             taken += outcome.startswith("taken")
             self._remember(series.uid, outcome)
         return taken
+
+    def outcomes(self) -> dict[str, str]:
+        """What became of each segmentation of the PACS that was looked at, by its Series Instance UID."""
+        return self._store.settings(_PREFIX)
 
     def _written(self, version: LabelVersion, image: Image) -> pydicom.Dataset:
         system = self._store.systems[version.system]
@@ -173,7 +178,7 @@ class SegmentationExchange:
 
 
 def _key(uid: str) -> str:
-    return f"segmentation {uid}"
+    return f"{_PREFIX}{uid}"
 
 
 def _sources(path: Path) -> list[pydicom.Dataset]:

@@ -24,6 +24,11 @@ async def proxy(service: str, path: str, request: Request, ctx: Ctx, user: AsUse
     return await _forward(ctx, request, path)
 
 
+@router.get("/msk/segmentations", summary="What became of each segmentation in the PACS that was looked at")
+def list_segmentations(ctx: Ctx, user: AsUser) -> dict[str, str]:
+    return ctx.segmentations.outcomes() if ctx.segmentations else {}
+
+
 async def _forward(ctx: Context, request: Request, path: str) -> Response:
     if ctx.proxy is None:
         raise NotFound("there is no PACS behind this server: its studies are files in a folder")
