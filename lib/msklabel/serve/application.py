@@ -21,6 +21,7 @@ from msklabel.predict.progress import reported
 from msklabel.serve.auto_train import watch
 from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.context import Context
+from msklabel.serve.dashboard import collect
 from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import ErrorAnswers, add_handlers
 from msklabel.serve.exchange import Exchange
@@ -87,6 +88,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         lifespan=_lifespan,
     )
     api.state.context = context
+    api.state.dashboard = InfoCache(lambda: collect(context))
     for router in ROUTERS:
         api.include_router(router)
     add_handlers(api)
@@ -136,6 +138,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
         context.info.close()
+        api.state.dashboard.close()
         if context.exchange:
             await run_in_threadpool(context.exchange.close)
         if context.proxy:

@@ -16,6 +16,7 @@ from msklabel.serve.routes import (
     logs,
     ohif,
     pages,
+    preview,
     reviews,
     scoring,
     session,
@@ -26,6 +27,7 @@ from msklabel.serve.routes import (
 
 ROUTERS: tuple[APIRouter, ...] = (
     pages.router,
+    preview.router,
     auth.router,
     info.router,
     activelearning.router,

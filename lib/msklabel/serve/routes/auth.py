@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from msklabel.serve.context import Ctx
 from msklabel.serve.users import User
@@ -31,13 +33,26 @@ async def get_token(
 
 @router.post("/session", summary="Sign a browser in: the same, answered with a cookie")
 async def open_session(
-    request: Request, response: Response, ctx: Ctx, username: Annotated[str, Form()], password: Annotated[str, Form()]
-) -> dict[str, Any]:
+    request: Request,
+    ctx: Ctx,
+    username: Annotated[str, Form()],
+    password: Annotated[str, Form()],
+    next: Annotated[str | None, Form()] = None,
+) -> Response:
+    """A form without script gives ``next``, a page of this server, and is led there."""
     user = ctx.users.sign_in(username, password) if ctx.users else None
     if user is None:
         raise HTTPException(HTTPStatus.UNAUTHORIZED, "user and token do not belong together")
+    told = {"username": user.name, "roles": user.roles}
+    led = RedirectResponse(own_page(next), HTTPStatus.SEE_OTHER) if next is not None else None
+    response = led or JSONResponse(told)
     ctx.web_sessions.set_cookie(response, ctx.web_sessions.open(user), request.url.scheme == "https")
-    return {"username": user.name, "roles": user.roles}
+    return response
+
+
+def own_page(address: str) -> str:
+    """The address if it is a page of this server, else the first page: nobody is led elsewhere."""
+    return address if re.fullmatch(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*", address) else "/"
 
 
 @router.delete("/session", summary="Sign a browser out")
