@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +29,11 @@ from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.openid import OpenId, OpenIdOptions
 from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
-from msklabel.serve.users import load_users
+from msklabel.serve.users import Users, load_users
 from msklabel.serve.web_sessions import WebSessions
 from msklabel.store.segmentations import SegmentationExchange
 
@@ -49,7 +51,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     Raises:
         UserError: If the token file cannot be used.
     """
-    users = load_users(settings.token_file) if settings.token_file else None
+    users = load_users(settings.token_file) if settings.token_file else Users({}) if settings.asks_who else None
     info = InfoCache(app.info)
     source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
@@ -74,6 +76,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             lambda: any(sum(lane.values()) for lane in inferences.lengths().values()),
             settings.scoring_delay_s,
         ),
+        openid=_openid(settings),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
         segmentations=segmentations,
         exchange=Exchange(segmentations, info.forget, settings.exchange_pause_s) if segmentations else None,
@@ -103,7 +106,12 @@ def _add_middleware(api: FastAPI, context: Context) -> None:
     api.add_middleware(ErrorAnswers)
     api.add_middleware(SizeLimit, settings=settings)
     api.add_middleware(
-        SignIn, settings=settings, users=context.users, grants=context.grants, web_sessions=context.web_sessions
+        SignIn,
+        settings=settings,
+        users=context.users,
+        grants=context.grants,
+        web_sessions=context.web_sessions,
+        openid=context.openid,
     )
     api.add_middleware(EitherSlash, with_slash=frozenset(path for path in paths if path.endswith("/") and path != "/"))
     if settings.cors_origins:
@@ -144,6 +152,13 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         if context.proxy:
             await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
+
+
+def _openid(settings: ServeSettings) -> OpenId | None:
+    if settings.openid_issuer is None:
+        return None
+    file = Path(settings.openid_secret_file) if settings.openid_secret_file else None
+    return OpenId(OpenIdOptions(settings.openid_issuer, settings.openid_client, file, settings.openid_roles))
 
 
 def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

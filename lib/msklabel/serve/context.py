@@ -17,6 +17,7 @@ from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.openid import OpenId
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
@@ -44,6 +45,7 @@ class Context:
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
+        openid: Who else signs people in.
         proxy: To the PACS, where the studies lie in one.
         segmentations: Those of the PACS.
         exchange: Exchanges them from time to time.
@@ -59,6 +61,7 @@ class Context:
     info: InfoCache
     scratch: Scratch
     background: BackgroundScoring
+    openid: OpenId | None = None
     proxy: DicomwebProxy | None = None
     segmentations: SegmentationExchange | None = None
     exchange: Exchange | None = None

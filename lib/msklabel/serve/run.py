@@ -100,8 +100,8 @@ def _greet(app: MskLabelApp, settings: ServeSettings) -> None:
         "In 3D Slicer: install the extension MONAILabel, open the module [bold]MONAI Label[/bold],",
         f"  enter {address} as MONAI Label server, press the green arrow, then [bold]Next Sample[/bold].",
         f"In a browser: {address} says what is served, {address}/docs what can be asked.",
-        "Sign in with a user and the token from the token file."
-        if settings.token_file
+        f"Sign in {'with a user and the token from the token file' if settings.token_file else 'at the issuer'}."
+        if settings.asks_who
         else "Only this machine can reach it; others need --host and --token-file.",
         "Not for clinical use. Stop with Ctrl-C.",
     ]

@@ -16,7 +16,11 @@ class ServeSettings:
     Attributes:
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
-        token_file: One ``user:token[:role]`` per line; None lets everybody in, on loopback only.
+        token_file: One ``user:token[:role]`` per line; without it and an issuer everybody gets in, on loopback only.
+        openid_issuer: Address of an OpenID Connect issuer that signs people in, such as a realm of Keycloak.
+        openid_client: Name of this server there.
+        openid_secret_file: Holds its secret there; None for a public client.
+        openid_roles: Claim that lists the roles of a user.
         max_upload_bytes: Limit of one request with files.
         max_json_bytes: Limit of any other request, and of the text fields beside files.
         cors_origins: Other web origins whose pages may call this server.
@@ -33,6 +37,10 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     token_file: Path | None = None
+    openid_issuer: str | None = None
+    openid_client: str = "msklabel"
+    openid_secret_file: Path | None = None
+    openid_roles: str = "realm_access.roles"
     max_upload_bytes: int = 4 << 30
     max_json_bytes: int = 1 << 20
     cors_origins: tuple[str, ...] = ()
@@ -46,13 +54,18 @@ class ServeSettings:
     stop_grace_s: float = 20.0
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and self.token_file is None:
+        if not is_loopback(self.host) and not self.asks_who:
             raise UserError(
-                f"host {self.host} can be reached from other machines: give a token file (--token-file FILE), "
-                "or keep 127.0.0.1"
+                f"host {self.host} can be reached from other machines: give a token file (--token-file FILE) "
+                "or an issuer (--openid-issuer URL), or keep 127.0.0.1"
             )
-        if "*" in self.cors_origins and self.token_file is None:
+        if "*" in self.cors_origins and not self.asks_who:
             raise UserError("cors_origins '*' without a token file would open the server to every web page")
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether people have to sign in."""
+        return self.token_file is not None or self.openid_issuer is not None
 
 
 def is_loopback(address: str | None) -> bool:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from msklabel import __version__
 from msklabel.serve.context import Ctx
+from msklabel.serve.routes.auth import sign_in_ways
 from msklabel.serve.users import User
 
 router = APIRouter(include_in_schema=False)
@@ -39,7 +40,7 @@ async def home(request: Request, ctx: Ctx) -> HTMLResponse:
     """The dashboard, for those who are signed in."""
     user: User | None = request.state.user
     if user is None:
-        return _page("signin.html", version=__version__, next="/", tokens=ctx.users is not None, openid=False)
+        return _page("signin.html", version=__version__, next="/", **sign_in_ways(ctx))
     info, board = await ctx.info.get(), await request.app.state.dashboard.get()
     return _page("home.html", info=info, board=board, user=user, pacs=ctx.proxy is not None, version=__version__)
 
