@@ -23,6 +23,9 @@ def serve(
     openid_client: Annotated[str, typer.Option(help="Name of this server at the issuer.")] = "msklabel",
     openid_secret_file: Annotated[Path | None, typer.Option(help="File with the secret of this server there.")] = None,
     openid_roles: Annotated[str, typer.Option(help="Claim that lists a user's roles.")] = "realm_access.roles",
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a reverse proxy whose word on the client's address counts.")
+    ] = None,
     conf: Annotated[list[str] | None, typer.Option("--conf", metavar="KEY VALUE", help=f"{describe_keys()}.")] = None,
 ) -> None:
     """Start the server on a folder of images or a PACS."""
@@ -33,6 +36,7 @@ def serve(
         host=host,
         port=port,
         token_file=token_file,
+        trusted_proxies=tuple(trusted_proxy or ()),
         openid_issuer=openid_issuer,
         openid_client=openid_client,
         openid_secret_file=openid_secret_file,

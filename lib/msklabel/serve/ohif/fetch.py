@@ -1,4 +1,4 @@
-"""Fetch OHIF's released viewer and make it fit to be served below ``/ohif/``: ``python -m msklabel.serve.ohif.fetch``.
+"""Fetch OHIF's released viewer and make it fit for ``/ohif/``: ``python -m msklabel.serve.ohif.fetch [FILE]``.
 
 The package ``@ohif/app`` holds a viewer that is built already, but for the root of a server: the addresses in its page,
 its style sheets and its bundles are turned into ours. What msklabel has no use for, 160 MB of it, is left out.
@@ -27,11 +27,12 @@ _COMPRESSED = (".js", ".css", ".wasm", ".svg", ".html")
 _TIMEOUT_S = 600
 
 
-def fetch(target: Path = FETCHED) -> bool:
+def fetch(target: Path = FETCHED, package: Path | None = None) -> bool:
     """Put the viewer into a folder, whole or not at all.
 
     Args:
         target: Replaced, unless it holds this version already.
+        package: The package as ``npm pack`` leaves it; npm fetches it by default.
 
     Returns:
         Whether anything had to be fetched.
@@ -45,7 +46,7 @@ def fetch(target: Path = FETCHED) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".ohif-", dir=target.parent) as folder:
         building = Path(folder) / "viewer"
-        _unpack(_packed(Path(folder)), building)
+        _unpack(_checked(package or _packed(Path(folder))), building)
         _move_below_root(building)
         _compress(building)
         (building / ".version").write_text(SHA256, encoding="utf-8")
@@ -68,6 +69,10 @@ def _packed(folder: Path) -> Path:
     file = next(folder.glob("*.tgz"), None)
     if done.returncode or file is None:
         raise UserError(f"npm could not fetch {PACKAGE}@{VERSION}: {(done.stderr or done.stdout).strip()[-300:]}")
+    return file
+
+
+def _checked(file: Path) -> Path:
     if hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
         raise UserError(f"{file.name} is not the release of {PACKAGE} {VERSION} that is known; nothing was installed")
     return file
@@ -125,6 +130,7 @@ def _compress(folder: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print(f"OHIF {VERSION} {'fetched' if fetch() else 'is there already'}: {FETCHED}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        new = fetch(package=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    except (UserError, OSError) as problem:
+        sys.exit(f"error: {problem}")
+    print(f"OHIF {VERSION} {'is in place' if new else 'was there already'}: {FETCHED}")
