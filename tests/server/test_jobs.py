@@ -43,6 +43,13 @@ def test_a_job_tells_its_result_and_its_last_lines(runner: JobRunner, tmp_path: 
     assert "line 0\n" in log.read_text() and "printed by a library\n" in log.read_text()
 
 
+def test_a_job_counts_as_running_from_the_moment_that_it_is_started(runner: JobRunner) -> None:
+    for number in range(20):
+        job = runner.start("train", {"do": "wait"}, enqueue=True)
+        assert runner.running("train") is not None, number
+        assert runner.stop("train") is job
+
+
 def test_a_large_result_comes_through(runner: JobRunner) -> None:
     assert len(runner.start("train", {"do": "large"}).outcome.result(30)) == 1000
 

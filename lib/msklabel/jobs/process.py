@@ -93,7 +93,7 @@ class JobRunner:
             AlreadyRunning: If one runs or waits and ``enqueue`` is false.
         """
         with self._changed:
-            if not enqueue and any(job.status in ("SUBMITTED", "RUNNING") for job in self._jobs[kind]):
+            if not enqueue and self._active(kind):
                 raise AlreadyRunning(f"a {kind} job is running already; stop it first, or enqueue=true")
             job = Job(kind, dict(request))
             self._jobs[kind] = [*self._jobs[kind][-_KEPT:], job]
@@ -104,9 +104,9 @@ class JobRunner:
         return job
 
     def running(self, kind: str) -> Job | None:
-        """The job that runs now."""
+        """The job that runs now, else the one about to: whoever starts a job and waits for its end never misses it."""
         with self._changed:
-            return next((job for job in self._jobs[kind] if job.status == "RUNNING"), None)
+            return self._active(kind)
 
     def jobs(self, kind: str) -> list[Job]:
         """All jobs since the start, oldest first, at most the last hundred."""
@@ -116,8 +116,7 @@ class JobRunner:
     def stop(self, kind: str) -> Job | None:
         """Stop the running job at its next checkpoint, else take the next waiting one out; None if there is none."""
         with self._changed:
-            active = [job for job in self._jobs[kind] if job.status in ("RUNNING", "SUBMITTED")]
-            job = min(active, key=lambda job: job.status, default=None)  # RUNNING sorts first
+            job = self._active(kind)
             if job is not None:
                 self._stop(job)
         return job
@@ -133,6 +132,10 @@ class JobRunner:
             self._changed.notify_all()
         for thread in self._threads.values():
             thread.join(self._grace_s + 5)
+
+    def _active(self, kind: str) -> Job | None:
+        active = [job for job in self._jobs[kind] if job.status in ("RUNNING", "SUBMITTED")]
+        return min(active, key=lambda job: job.status, default=None)  # RUNNING sorts first
 
     def _stop(self, job: Job) -> None:
         job.status, job.end_ts = "STOPPED", _now()
