@@ -17,10 +17,10 @@ from torch.nn import functional
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Prepared, Preprocess
+from msklabel.predict.progress import Progress, report
 from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
 
-Progress = Callable[[int, int], None]
 _SLICES_AT_ONCE = 16
 # Sees the scores (classes, X, Y, Z) of each network on the working crop, before they are combined.
 Watch = Callable[[Prepared, torch.Tensor], None]
@@ -63,7 +63,8 @@ class Engine:
 
         Args:
             scan: The scan, in any orientation and spacing.
-            progress: Called with windows done and windows in all.
+            progress: Called with windows done and windows in all; by default whoever asked for it, see
+                :mod:`msklabel.predict.progress`.
             watch: Called with the scores of each network.
 
         Raises:
@@ -72,7 +73,7 @@ class Engine:
         marks = [time.perf_counter()]
         prepared = self.preprocess(scan)
         marks.append(time.perf_counter())
-        scores = self.scores(prepared, progress, watch)
+        scores = self.scores(prepared, progress or report(), watch)
         marks.append(time.perf_counter())
         grid = prepared.grid
         restored = self.preprocess.restore(scores, grid)
