@@ -29,6 +29,7 @@ from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
 from msklabel.predict.interpolate import StoredLabel
+from msklabel.predict.selection import Selection
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
@@ -89,8 +90,10 @@ class MskLabelApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""
         tasks: dict[str, InferTask] = {}
+        select = Selection(self.options.state, self.options.backend)
         for name, system in self.systems.items():
-            tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
+            model = ServedModel(system, self.versions, self.options.device, select)
+            tasks[name] = ModelTask(system, model)
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
         tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)
