@@ -9,9 +9,13 @@ python=$1
 shift
 cd "$(dirname "$0")/.."
 pip=("$python" -m pip install --quiet --disable-pip-version-check)
+index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
 echo "installing 1 of 3: PyTorch (the largest part; minutes, depending on the network)"
 "${pip[@]}" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c requirements.lock "$(grep '^torch==' requirements.lock)"
-echo "installing 2 of 3: $(grep -c '==' requirements.lock) locked packages (a minute or two)"
-"${pip[@]}" --no-deps -r requirements.lock
+echo "installing 2 of 3: $(grep -c '==' requirements.lock) locked packages (seconds to a minute)"
+# uv takes a tenth of pip's time. Where it cannot reach what pip can (a folder of wheels, say), pip does it.
+"${pip[@]}" --no-deps -c requirements.lock uv &&
+    "$python" -m uv pip install --quiet --python "$python" ${index:+--default-index "$index"} --no-deps -r requirements.lock ||
+    "${pip[@]}" --no-deps -r requirements.lock
 echo "installing 3 of 3: msklabel"
 "${pip[@]}" --no-deps "$@" .

@@ -35,6 +35,8 @@ from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
+from msklabel.store.pacs import Pacs
+from msklabel.store.source import PacsSource
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -45,7 +47,7 @@ class MskLabelApp(MONAILabelApp):
 
     Args:
         app_dir: Folder of the app's ``main.py``.
-        studies: Folder of the user's images.
+        studies: Folder of the user's images, or address of a DICOMweb server.
         conf: ``--conf`` keys and values, see :mod:`msklabel.options`.
     """
 
@@ -56,6 +58,9 @@ class MskLabelApp(MONAILabelApp):
         for system in self.systems.values():
             build_network(system)
         self.versions = Versions(self.options.state / "models")
+        self.given_studies = studies
+        pacs = self.options.pacs
+        self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
         self.choosers = Choosers(self.versions)
         super().__init__(
             app_dir=app_dir,
@@ -72,9 +77,15 @@ class MskLabelApp(MONAILabelApp):
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
         options = self.options
+        source = self._pacs_source if options.pacs else None
         return MskDatastore(
-            options.studies, options.state, self.systems, models, options.database, lease_s=options.lease_s
+            options.studies, options.state, self.systems, models, options.database, options.lease_s, source
         )
+
+    def _pacs_source(self, root: Path, channels: list[str]) -> PacsSource:
+        assert self.pacs is not None and self.options.pacs is not None
+        modalities = sorted({modality for system in self.systems.values() for modality in system.modality})
+        return PacsSource(self.pacs, root, modalities, channels, self.options.pacs.cache_bytes)
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""
@@ -100,6 +111,7 @@ class MskLabelApp(MONAILabelApp):
                 self.options.device,
                 self.options.cache_bytes,
                 self.options.mlflow,
+                store.store.reviews.hold,
             )
             for name, system in self.systems.items()
         }
@@ -251,6 +263,17 @@ class MskLabelApp(MONAILabelApp):
         kept = getattr(version, "annotated", None) or {}
         classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
         return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
+
+    def check_training(self, system: str, options: Mapping[str, Any]) -> None:
+        """Refuse options that a training of a system could only fail on.
+
+        Raises:
+            UserError: If one has a value that it cannot have.
+            NotFound: If there is no such version to start from.
+        """
+        task = self._trainers.get(system)
+        if isinstance(task, SystemTrainTask):
+            task.check(options)
 
     def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions of a system on its frozen validation scans.

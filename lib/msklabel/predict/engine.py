@@ -20,10 +20,10 @@ from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.pipeline.restore import Restorer
 from msklabel.predict.backends import Forward, Site, eager
 from msklabel.predict.blend import Blender
+from msklabel.predict.progress import Progress, report
 from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
 
-Progress = Callable[[int, int], None]
 _SLICES_AT_ONCE = 8
 # Sees the scores (classes, X, Y, Z) of each network on the working crop, before they are combined.
 Watch = Callable[[Prepared, torch.Tensor], None]
@@ -77,7 +77,8 @@ class Engine:
 
         Args:
             scan: The scan, in any orientation and spacing.
-            progress: Called with windows done and windows in all.
+            progress: Called with windows done and windows in all; by default whoever asked for it, see
+                :mod:`msklabel.predict.progress`.
             watch: Called with the scores of each network.
 
         Raises:
@@ -86,6 +87,7 @@ class Engine:
         marks = [time.perf_counter()]
         prepared = self.preprocess(scan)
         marks.append(time.perf_counter())
+        progress = progress or report()
         restorer = Restorer(prepared.grid)
         restoring_s = 0.0
         with torch.inference_mode():
