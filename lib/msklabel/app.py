@@ -64,7 +64,7 @@ class MskLabelApp(MONAILabelApp):
         pacs = self.options.pacs
         self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
         self.choosers = Choosers(self.versions)
-        self.ahead = Ahead(_MOST_AHEAD)
+        self.ahead = Ahead(self.options.state / "ahead", _MOST_AHEAD)
         super().__init__(
             app_dir=app_dir,
             studies=str(self.options.studies),

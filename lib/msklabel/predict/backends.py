@@ -109,7 +109,8 @@ def require_backend(name: str, device: torch.device) -> None:
 
 def _autocast(network: Forward, device: torch.device) -> Forward:
     def forward(windows: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        # No cache of cast weights: it would not outlive the call, and a graph must not hold it.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
             return network(windows)
 
     return forward

@@ -93,7 +93,7 @@ class ModelTask(SegmentationTask):
     def __init__(self, system: System, model: ServedModel, ahead: Ahead | None = None) -> None:
         super().__init__(system, f"{system.title}; {system.network.name}, {system.profile} profile. {system.source}")
         self.model = model
-        self.ahead = ahead or Ahead(0)
+        self.ahead = ahead
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Answer at once where the segmentation is there already, else make it."""
@@ -102,7 +102,7 @@ class ModelTask(SegmentationTask):
     def ready(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """What was segmented ahead, with ``ahead`` among the facts; None where it was not, or things have changed."""
         started = time.perf_counter()
-        found = self.ahead.take(self.question(request))
+        found = self.ahead.take(self.question(request)) if self.ahead else None
         if found is None:
             return None
         file, facts = found
@@ -110,14 +110,16 @@ class ModelTask(SegmentationTask):
 
     def lacks(self, request: Mapping[str, Any]) -> bool:
         """Whether it could be segmented ahead, and is not."""
-        return self.model.version is not None and not self.ahead.holds(self.question(request))
+        if self.ahead is None or self.model.version is None:
+            return False
+        return not self.ahead.holds(self.question(request))
 
     def segment_ahead(self, request: Mapping[str, Any]) -> None:
         """Segment for whoever asks later, unless things change meanwhile."""
         question = self.question(request)
         file, facts = super().__call__(request)
         try:
-            if question == self.question(request):
+            if self.ahead and question == self.question(request):
                 self.ahead.put(question, Path(file), facts)
         finally:
             shutil.rmtree(Path(file).parent, ignore_errors=True)

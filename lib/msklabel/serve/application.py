@@ -166,6 +166,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
             training.close()
         context.measuring.close()
         await run_in_threadpool(context.prefetch.close)
+        await run_in_threadpool(context.app.ahead.close)
         await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
