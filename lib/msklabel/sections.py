@@ -91,15 +91,25 @@ class Augment(Section):
     Attributes:
         rotate_degrees: Largest rotation in the axial plane, degrees.
         scale_fraction: Largest relative change of size.
+        shift_voxels: Largest shift in the axial plane, along each axis.
+        deform_voxels: Standard deviation of a smooth bending in the axial plane, along each axis; more than 2 folds.
         noise_sd: Largest standard deviation of Gaussian noise, in units of the normalised image.
         contrast_fraction: Largest relative change of contrast.
+        gamma_fraction: By how much a power of the intensity may differ from 1: 0.3 takes powers of 0.7 to 1 / 0.7.
+        shading: Largest coefficient of a smooth field (polynomial of degree 3) that the intensity is multiplied by.
+        probability: Share of the crops that each change but the mirroring applies to.
         mirror_axes: Axes (0 left-right, 1 front-back, 2 up-down) mirrored with probability 1/2.
     """
 
     rotate_degrees: NonNegativeFloat = 0
     scale_fraction: Fraction = 0
+    shift_voxels: NonNegativeFloat = 0
+    deform_voxels: Annotated[float, Field(ge=0, le=2)] = 0
     noise_sd: NonNegativeFloat = 0
     contrast_fraction: Fraction = 0
+    gamma_fraction: Annotated[float, Field(ge=0, lt=1)] = 0
+    shading: NonNegativeFloat = 0
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
     mirror_axes: tuple[Axis, ...] = ()
 
 
