@@ -16,7 +16,7 @@ PORT    ?= 8000
 JOBS    ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test lint check bench lock clean
+.PHONY: help setup serve demo ohif test lint check bench lock clean
 
 help:   ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | expand -t 10
@@ -41,6 +41,9 @@ demo: $(STAMP)  ## go round the annotation loop on phantoms and draw what came o
 
 test: $(STAMP)  ## run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+ohif: $(STAMP)  ## fetch the viewer OHIF by npm; without it MONAI Label's older one is served
+	$(BIN)/python -m msklabel.serve.ohif.fetch
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

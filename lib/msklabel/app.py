@@ -29,11 +29,14 @@ from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
 from msklabel.predict.interpolate import StoredLabel
+from msklabel.predict.selection import Selection
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
+from msklabel.store.pacs import Pacs
+from msklabel.store.source import PacsSource
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -44,7 +47,7 @@ class MskLabelApp(MONAILabelApp):
 
     Args:
         app_dir: Folder of the app's ``main.py``.
-        studies: Folder of the user's images.
+        studies: Folder of the user's images, or address of a DICOMweb server.
         conf: ``--conf`` keys and values, see :mod:`msklabel.options`.
     """
 
@@ -55,6 +58,9 @@ class MskLabelApp(MONAILabelApp):
         for system in self.systems.values():
             build_network(system)
         self.versions = Versions(self.options.state / "models")
+        self.given_studies = studies
+        pacs = self.options.pacs
+        self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
         self.choosers = Choosers(self.versions)
         super().__init__(
             app_dir=app_dir,
@@ -71,15 +77,23 @@ class MskLabelApp(MONAILabelApp):
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
         options = self.options
+        source = self._pacs_source if options.pacs else None
         return MskDatastore(
-            options.studies, options.state, self.systems, models, options.database, lease_s=options.lease_s
+            options.studies, options.state, self.systems, models, options.database, options.lease_s, source
         )
+
+    def _pacs_source(self, root: Path, channels: list[str]) -> PacsSource:
+        assert self.pacs is not None and self.options.pacs is not None
+        modalities = sorted({modality for system in self.systems.values() for modality in system.modality})
+        return PacsSource(self.pacs, root, modalities, channels, self.options.pacs.cache_bytes)
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""
         tasks: dict[str, InferTask] = {}
+        select = Selection(self.options.state, self.options.backend)
         for name, system in self.systems.items():
-            tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
+            model = ServedModel(system, self.versions, self.options.device, select)
+            tasks[name] = ModelTask(system, model)
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
         tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from msklabel.system import PAPER, ConfigError
@@ -17,13 +17,54 @@ _KEYS = {
     "state": "folder for labels, models and the database (<studies>/.msklabel)",
     "database": "URL of a PostgreSQL database, postgresql://user@host/name (a file in the state folder)",
     "lease_minutes": "for how long a scan is given to one annotator, from each sign of activity (60)",
+    "dicomweb_user": "user of the PACS, where the studies are on a DICOMweb server (nobody)",
+    "dicomweb_password_file": "file that holds the password of that user",
+    "pacs_cache_gib": "most that is kept of the series fetched from a PACS, GiB (50)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
+    "backend": "what runs the networks: auto, eager, channels_last, compiled, openvino, cuda_graph (auto: the fastest)",
     "auto_train": "true or false: train by itself on new labels (true)",
     "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",
     "cache_gb": "most disk for prepared scans (20)",
     "mlflow": "address or folder of an MLflow store, which records trainings (MLFLOW_TRACKING_URI)",
 }
 _OF_MONAI_LABEL = {"server_mode"}
+
+
+@dataclass(frozen=True)
+class PacsOptions:
+    """How the PACS is reached.
+
+    Attributes:
+        url: Of its DICOMweb service.
+        user: Nobody where None.
+        password: Of the user.
+        cache_bytes: Most that is kept of fetched series.
+    """
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    cache_bytes: int = 50 << 30
+
+    @classmethod
+    def from_conf(cls, url: str, conf: Mapping[str, str]) -> PacsOptions:
+        """Check the ``dicomweb_*`` keys; the environment variables of MONAI Label's own server are heeded too.
+
+        Raises:
+            ConfigError: If the address holds a password, the file cannot be read, or the size is no number.
+        """
+        if "@" in url.split("/")[2]:
+            raise ConfigError("studies: no user or password in an address; use --conf dicomweb_user and _password_file")
+        file, text = conf.get("dicomweb_password_file"), conf.get("pacs_cache_gib", "50")
+        try:
+            password = Path(file).read_text(encoding="utf-8").strip() if file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--conf dicomweb_password_file: {file}: cannot be read: {error}") from error
+        if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
+            raise ConfigError(f"--conf pacs_cache_gib: {text!r}; expected a number above 0")
+        user = conf.get("dicomweb_user") or os.environ.get("MONAI_LABEL_DICOMWEB_USERNAME")
+        password = password or os.environ.get("MONAI_LABEL_DICOMWEB_PASSWORD")
+        return cls(url.rstrip("/"), user or None, password, int(float(text) * 2**30))
 
 
 @dataclass(frozen=True)
@@ -43,6 +84,8 @@ class Options:
         train_after: How much it waits for, by system; ``""`` for all others.
         cache_bytes: Most disk for prepared scans.
         mlflow: Where trainings are recorded beside TensorBoard's files; None for nowhere.
+        pacs: Where the studies are, if they are on a DICOMweb server; ``studies`` then holds what was fetched.
+        backend: What runs the networks when they predict.
     """
 
     studies: Path
@@ -57,6 +100,8 @@ class Options:
     train_after: tuple[tuple[str, str], ...] = (("", "10,60"),)
     cache_bytes: int = 20 << 30
     mlflow: str | None = None
+    pacs: PacsOptions | None = None
+    backend: str = "auto"
 
     @classmethod
     def from_conf(cls, studies: str, conf: Mapping[str, str]) -> Options:
@@ -68,27 +113,31 @@ class Options:
         unknown = [key for key in conf if key not in _KEYS and key not in _OF_MONAI_LABEL]
         if unknown:
             raise ConfigError(f"--conf {unknown[0]}: unknown key; keys: {describe_keys()}")
-        if studies.startswith(("http://", "https://")):
-            raise ConfigError(f"{studies}: studies on a DICOMweb server are not supported yet; give a folder")
         device = conf.get("device") or None
         if device and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
             raise ConfigError(f"--conf device: {device!r}; one of cpu, cuda or cuda:N")
-        folder = Path(studies).resolve()
-        if not folder.is_dir():
+        state = Path(conf["state"]).resolve() if conf.get("state") else None
+        pacs = PacsOptions.from_conf(studies, conf) if studies.startswith(("http://", "https://")) else None
+        if pacs:
+            state = state or Path.home() / ".local" / "share" / "msklabel" / re.sub(r"\W+", "_", studies).strip("_")
+        folder = state / "studies" if pacs and state else Path(studies).resolve()
+        if not pacs and not folder.is_dir():
             raise ConfigError(f"{studies}: no such folder")
         return cls(
             studies=folder,
             models=tuple(name.strip() for name in conf.get("models", "").split(",") if name.strip()),
             configs=Path(conf["configs"]).resolve() if conf.get("configs") else None,
             profile=conf.get("profile", PAPER),
-            state=Path(conf["state"]).resolve() if conf.get("state") else folder / ".msklabel",
+            state=state or folder / ".msklabel",
             device=device,
             database=conf.get("database") or None,
             lease_s=60 * _minutes(conf, "lease_minutes", 60.0),
             auto_train=_switch(conf.get("auto_train", "true"), "auto_train"),
             train_after=_train_after(conf.get("train_after", "")),
             cache_bytes=_gigabytes(conf.get("cache_gb", "20"), "cache_gb"),
+            backend=conf.get("backend") or "auto",
             mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
+            pacs=pacs,
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,23 +106,33 @@ def write_studies(folder: Path) -> dict[str, Phantom]:
     return phantoms
 
 
-def start(folder: Path, tokens: bool = False, file_bytes: int = 0, **settings: Any) -> Site:
+def start(
+    folder: Path,
+    tokens: bool = False,
+    file_bytes: int = 0,
+    pacs: str | None = None,
+    conf: dict[str, str] | None = None,
+    **settings: Any,
+) -> Site:
     """Start a server on ``folder/images`` and wait until it answers.
 
     Args:
         folder: Where everything is.
         tokens: Ask who it is.
         file_bytes: No file may be larger, as if the disk were full then; 0 for no limit.
+        pacs: Address of a DICOMweb server that holds the studies instead.
+        conf: Further ``--conf`` keys.
         settings: For ServeSettings.
     """
     studies = folder / "images"
-    phantoms = {} if studies.exists() else write_studies(studies)
+    phantoms = {} if studies.exists() or pacs else write_studies(studies)
+    folder.mkdir(parents=True, exist_ok=True)
     if tokens:
         settings["token_file"] = str(folder / "tokens")
         (folder / "tokens").touch(mode=0o600)
         (folder / "tokens").write_text(TOKENS, encoding="utf-8")
-    conf = {"models": SYSTEM, "profile": "demo"}
-    options = {"studies": str(studies), "conf": conf, "settings": settings, "file_bytes": file_bytes}
+    conf = {"models": SYSTEM, "profile": "demo", **(conf or {})}
+    options = {"studies": pacs or str(studies), "conf": conf, "settings": settings, "file_bytes": file_bytes}
     said = (folder / "said").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVER, json.dumps(options)],
@@ -134,10 +145,9 @@ def start(folder: Path, tokens: bool = False, file_bytes: int = 0, **settings: A
         words = (folder / "said").read_text(encoding="utf-8", errors="replace")
         if process.poll() is not None:
             raise RuntimeError(f"the server ended:\n{words}")
-        url = next((word for word in words.split() if word.startswith("http://127.0.0.1:")), None)
-        if url:
-            site.url = url
-            assert site.ask("GET", "/info/").status_code == 200
+        if greeting := re.search(r"(http://127\.0\.0\.1:\d+)\s+\d+ scans", words):
+            site.url = greeting[1]
+            assert site.ask("GET", "/info/").status_code == (401 if "openid_issuer" in settings else 200)
             return site
         time.sleep(0.2)
     raise RuntimeError(f"the server did not start:\n{words}")

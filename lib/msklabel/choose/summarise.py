@@ -13,7 +13,8 @@ from msklabel.choose.reduce import Reducer, Sums
 from msklabel.choose.summary import Slices, Summary, entry_step, pooled
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.preprocess import Prepared
-from msklabel.predict.engine import Engine, Progress, Segmentation, Watch
+from msklabel.predict.engine import Engine, Segmentation, Watch
+from msklabel.predict.progress import Progress
 from msklabel.system import ConfigError, System
 
 

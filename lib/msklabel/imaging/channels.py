@@ -205,8 +205,14 @@ def _series(folder: Path) -> dict[str, dict[str, list[Path]]]:
 def _channel_of_header(header: pydicom.Dataset) -> str | None:
     values = {str(value).upper() for value in header.get("ImageType") or ()}
     said = [channel for channel, known in CHANNELS.items() if values & set(known.image_types)]
-    text = str(header.get("SeriesDescription") or "").strip()
-    said = said or [name for name, known in CHANNELS.items() if re.search(known.description, text, re.IGNORECASE)]
+    if len(said) == 1:
+        return said[0]
+    return None if said else channel_of_description(str(header.get("SeriesDescription") or ""))
+
+
+def channel_of_description(text: str) -> str | None:
+    """The channel that a Series Description (0008,103E) names; None where it names none or several."""
+    said = [name for name, known in CHANNELS.items() if re.search(known.description, text.strip(), re.IGNORECASE)]
     return said[0] if len(said) == 1 else None
 
 

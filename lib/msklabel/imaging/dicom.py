@@ -15,13 +15,19 @@ _ANGLE_TOLERANCE = 1e-3  # of a direction cosine
 _GAP_TOLERANCE_FRACTION = 0.02
 
 
-def series_files(folder: Path) -> list[str]:
+def series_files(folder: Path, uid: str | None = None) -> list[str]:
     """Paths of the slices of the one DICOM series in a folder, from the first to the last along its normal.
+
+    Args:
+        folder: Holds them.
+        uid: Series Instance UID; where there are several series in the folder, this one counts.
 
     Raises:
         ImageError: If there is no series, more than one, a slice is missing, doubled, tilted or of another size.
     """
     headers = {path: header for path in sorted(folder.iterdir()) if (header := _header(path)) is not None}
+    if chosen := {path: header for path, header in headers.items() if header.SeriesInstanceUID == uid}:
+        headers = chosen
     if not headers:
         raise ImageError(f"{folder.name}: no DICOM files in this folder")
     series = {header.get("SeriesInstanceUID") for header in headers.values()}

@@ -78,6 +78,11 @@ def _require_refers(segmentation: pydicom.Dataset, sources: Sequence[pydicom.Dat
         raise ImageError("the segmentation was drawn on other images")
 
 
+def referenced_series(segmentation: pydicom.Dataset) -> list[str]:
+    """Series Instance UIDs of the images that a segmentation names."""
+    return [str(item.SeriesInstanceUID) for item in segmentation.get("ReferencedSeriesSequence") or []]
+
+
 def referenced_instances(segmentation: pydicom.Dataset) -> list[str]:
     """SOP Instance UIDs of the images that a segmentation names."""
     series = segmentation.get("ReferencedSeriesSequence") or []

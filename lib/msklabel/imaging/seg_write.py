@@ -21,6 +21,7 @@ from msklabel.imaging.geometry import same_grid
 from msklabel.imaging.scan import ImageError, LabelMap
 from msklabel.sections import Label
 
+MANUFACTURER = "msklabel"
 _CATEGORIES = {
     "anatomical_structure": CodedConcept("123037004", "SCT", "Anatomical Structure"),
     "tissue": CodedConcept("85756007", "SCT", "Tissue"),
@@ -30,6 +31,9 @@ _TYPE_2 = (  # a Segmentation repeats these of its source; highdicom wants them 
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
     "StudyTime",
 )
+
+
+_LOSSY = ("LossyImageCompressionMethod", "LossyImageCompressionRatio")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,13 @@ def write_seg(
         system: Name of the system; noted as the series' description.
 
     Raises:
-        ImageError: If the label is empty, holds an index that is no label's, or does not lie on the sources.
+        ImageError: If the label is empty, holds an index that is no label's, or does not lie on the sources; or if
+            these have no frame of reference.
     """
-    _require_on(labels, source_grid(sources))
+    grid = source_grid(sources)
+    _require_on(labels, grid)
+    if grid.affine is not None and not sources[0].get("FrameOfReferenceUID"):
+        raise ImageError("the images name no frame of reference, which a DICOM Segmentation of them must share")
     names = {label.index: name for name, label in scheme.items()}
     present = [int(index) for index in np.unique(labels.array) if index]
     if not present:
@@ -89,7 +97,7 @@ def write_seg(
         series_number=9000,
         sop_instance_uid=generate_uid(),
         instance_number=1,
-        manufacturer="msklabel",
+        manufacturer=MANUFACTURER,
         manufacturer_model_name=f"msklabel {system}",
         software_versions=__version__,
         device_serial_number=content[:16],
@@ -130,11 +138,14 @@ def _describe(number: int, name: str, label: Label, drawn: Drawn, system: str) -
 def _complete(source: pydicom.Dataset) -> pydicom.Dataset:
     """The source with empty values where it lacks an attribute that every image should have."""
     missing = [keyword for keyword in _TYPE_2 if keyword not in source]
-    if not missing:
+    half_said = source.get("LossyImageCompression") == "01" and not all(keyword in source for keyword in _LOSSY)
+    if not missing and not half_said:
         return source
     whole = pydicom.Dataset(source)
     for keyword in missing:
         setattr(whole, keyword, "")
+    if half_said:  # with which method and ratio nobody knows, so the segmentation cannot repeat it
+        del whole.LossyImageCompression
     return whole
 
 

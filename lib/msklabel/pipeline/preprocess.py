@@ -17,13 +17,14 @@ from scipy import ndimage
 from msklabel.errors import UserError
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.grid import Grid, turned_grid
-from msklabel.pipeline.resample import resample_linear, resample_nearest, resampled_shape
+from msklabel.pipeline.resample import resample_nearest, resample_scan, resampled_shape
 from msklabel.pipeline.restore import Restorer
 from msklabel.pipeline.sides import Sides, find_sides
 from msklabel.sections import Percentile, Window
 from msklabel.system import System
 
 _MARGIN_MM = 10.0
+_SLICES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,9 @@ class Preprocess:
         whole = turned_grid(scan, system.orientation)
         steps_mm = [scan.spacing_mm[axis] for axis in whole.axes]
         shape = resampled_shape(whole.oriented_shape, (steps_mm[0], steps_mm[1], steps_mm[2]), system.spacing_mm)
-        image = torch.from_numpy(np.ascontiguousarray(whole.orient(scan.array), dtype=np.float32))
-        image = resample_linear(image, shape)
+        image = resample_scan(whole.orient(scan.array), shape)
         step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
-        foreground = _foreground(image[0].numpy(), system)
+        foreground = _foreground(image[0], system)
         crop = _body(foreground, system, step_mm)
         grid = replace(whole, working_shape=shape, crop=crop)
         sides = None
@@ -107,12 +107,29 @@ class Preprocess:
         return restorer.labels()
 
 
-def _foreground(image: NDArray[np.float32], system: System) -> NDArray[np.bool_]:
+def _foreground(image: torch.Tensor, system: System) -> NDArray[np.bool_]:
     """What is neither air nor noise."""
-    lower = _dark(image)
+    lower = _dark(image.numpy())
     if isinstance(system.intensity, Window) and "CT" in system.modality:  # in HU; elsewhere noise may exceed it
         lower = system.intensity.lower
-    return ndimage.uniform_filter(image, [min(3, n) for n in image.shape]) > lower
+    found = np.empty(image.shape, bool)
+    depth = image.shape[2]
+    for start in range(0, depth, _SLICES_AT_ONCE):
+        stop = min(start + _SLICES_AT_ONCE, depth)
+        first, last = max(0, start - 1), min(depth, stop + 1)  # with the neighbours of both ends
+        found[..., start:stop] = (_smoothed(image[..., first:last])[..., start - first : stop - first] > lower).numpy()
+    return found
+
+
+def _smoothed(image: torch.Tensor) -> torch.Tensor:
+    """Mean over three neighbours along each axis of (X, Y, Z); voxels at the edge count twice."""
+    for axis, size in enumerate(image.shape):
+        if size > 1:
+            first, last = image.narrow(axis, 0, 1), image.narrow(axis, size - 1, 1)
+            wide = torch.cat((first, image, last), dim=axis)
+            image = wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size)
+            image.add_(wide.narrow(axis, 1, size)).div_(3)
+    return image
 
 
 def _middle_mm(scan: Scan, grid: Grid) -> float:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,19 +22,26 @@ from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
 from msklabel.jobs.presence import PRESENCE, Presence
 from msklabel.jobs.process import JobRunner
+from msklabel.predict.progress import reported
 from msklabel.serve.auto_train import watch
 from msklabel.serve.background import BackgroundScoring
 from msklabel.serve.context import Context
+from msklabel.serve.dashboard import collect
+from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import ErrorAnswers, add_handlers
+from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
 from msklabel.serve.measure_labels import KIND, MeasureLabels
+from msklabel.serve.openid import OpenId, OpenIdOptions
 from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
-from msklabel.serve.users import load_users
+from msklabel.serve.users import Users, load_users
+from msklabel.serve.web_sessions import WebSessions
 from msklabel.store.labels import FINAL
+from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -51,9 +59,9 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     Raises:
         UserError: If the token file cannot be used.
     """
-    users = load_users(settings.token_file) if settings.token_file else None
+    users = load_users(settings.token_file) if settings.token_file else Users({}) if settings.asks_who else None
     info = InfoCache(app.info)
-    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.studies, app.conf)
+    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
@@ -61,10 +69,12 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
     keep = store.store.jobs.put
     jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
+    segmentations = SegmentationExchange(store.store, app.pacs) if app.pacs else None
     context = Context(
         app=app,
         settings=settings,
         users=users,
+        web_sessions=WebSessions(settings.session_s),
         grants=ImageGrants(settings.image_grant_s),
         inferences=inferences,
         jobs=jobs,
@@ -78,6 +88,10 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             settings.scoring_delay_s,
         ),
         measuring=MeasureLabels(jobs, lambda most: _unmeasured(store, most)),
+        openid=_openid(settings),
+        proxy=DicomwebProxy(app.pacs) if app.pacs else None,
+        segmentations=segmentations,
+        exchange=Exchange(segmentations, info.forget, settings.exchange_pause_s) if segmentations else None,
     )
     api = FastAPI(
         title="msklabel",
@@ -89,6 +103,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         lifespan=_lifespan,
     )
     api.state.context = context
+    api.state.dashboard = InfoCache(lambda: collect(context))
     for router in ROUTERS:
         api.include_router(router)
     add_handlers(api)
@@ -107,7 +122,14 @@ def _add_middleware(api: FastAPI, context: Context) -> None:
     paths = [path for router in ROUTERS for route in router.routes if (path := getattr(route, "path", ""))]
     api.add_middleware(ErrorAnswers)
     api.add_middleware(SizeLimit, settings=settings)
-    api.add_middleware(SignIn, settings=settings, users=context.users, grants=context.grants)
+    api.add_middleware(
+        SignIn,
+        settings=settings,
+        users=context.users,
+        grants=context.grants,
+        web_sessions=context.web_sessions,
+        openid=context.openid,
+    )
     api.add_middleware(EitherSlash, with_slash=frozenset(path for path in paths if path.endswith("/") and path != "/"))
     if settings.cors_origins:
         api.add_middleware(
@@ -128,6 +150,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(context.app.cleanup_sessions)
     presence = Presence(context.app.options.state / PRESENCE)
     await run_in_threadpool(_arrive, presence, context)
+    if context.exchange:
+        context.exchange.start()
     context.background.start()
     context.measuring.start()
     training = watch(context.app, context.jobs) if context.app.options.auto_train else None
@@ -143,6 +167,11 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
         context.info.close()
+        api.state.dashboard.close()
+        if context.exchange:
+            await run_in_threadpool(context.exchange.close)
+        if context.proxy:
+            await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
         presence.leave()
 
@@ -161,11 +190,19 @@ def _arrive(presence: Presence, context: Context) -> None:
         logger.warning("jobs of an earlier server could not be looked at: %s", error)
 
 
+def _openid(settings: ServeSettings) -> OpenId | None:
+    if settings.openid_issuer is None:
+        return None
+    file = Path(settings.openid_secret_file) if settings.openid_secret_file else None
+    return OpenId(OpenIdOptions(settings.openid_issuer, settings.openid_client, file, settings.openid_roles))
+
+
 def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What computes for those who wait; background work of other processes pauses meanwhile."""
 
     def compute(request: Mapping[str, Any]) -> dict[str, Any]:
-        with precedence.held():
+        request = dict(request)
+        with precedence.held(), reported(request.pop("progress", None)):
             return app.heatmap(request) if "heatmap" in request else app.infer(request)
 
     return compute

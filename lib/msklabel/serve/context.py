@@ -11,14 +11,19 @@ from fastapi import Depends, Request
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
 from msklabel.serve.background import BackgroundScoring
+from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import Forbidden
+from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
 from msklabel.serve.measure_labels import MeasureLabels
+from msklabel.serve.openid import OpenId
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
+from msklabel.serve.web_sessions import WebSessions
+from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
@@ -34,6 +39,7 @@ class Context:
         app: The MONAI Label app.
         settings: How it is served.
         users: None where nobody is asked who he is.
+        web_sessions: Browsers that are signed in.
         grants: Scans that may be fetched without a token.
         inferences: Where inferences wait.
         jobs: Training, scoring, batch inference.
@@ -41,11 +47,16 @@ class Context:
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
         measuring: Has submitted labels measured.
+        openid: Who else signs people in.
+        proxy: To the PACS, where the studies lie in one.
+        segmentations: Those of the PACS.
+        exchange: Exchanges them from time to time.
     """
 
     app: MskLabelApp
     settings: ServeSettings
     users: Users | None
+    web_sessions: WebSessions
     grants: ImageGrants
     inferences: InferenceQueue[dict[str, Any]]
     jobs: JobRunner
@@ -53,6 +64,10 @@ class Context:
     scratch: Scratch
     background: BackgroundScoring
     measuring: MeasureLabels
+    openid: OpenId | None = None
+    proxy: DicomwebProxy | None = None
+    segmentations: SegmentationExchange | None = None
+    exchange: Exchange | None = None
 
     @property
     def store(self) -> Any:

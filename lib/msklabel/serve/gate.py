@@ -5,14 +5,19 @@ from __future__ import annotations
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from msklabel.errors import UserError
 from msklabel.serve.errors import TooLarge
 from msklabel.serve.grants import ImageGrants
+from msklabel.serve.ohif.viewer import ROOT as VIEWER
+from msklabel.serve.openid import OpenId
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import ANYBODY, User, Users
+from msklabel.serve.web_sessions import WebSessions
 
 _PUBLIC = ("/", "/docs", "/openapi.json", "/favicon.ico")
 _UPLOADS = ("/datastore", "/session", "/infer")
@@ -36,19 +41,36 @@ class SignIn:
         settings: For the client's address.
         users: None asks nobody who they are.
         grants: Scans that may be fetched without a token.
+        web_sessions: Browsers that are signed in.
+        openid: Who else signs people in.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, users: Users | None, grants: ImageGrants) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServeSettings,
+        users: Users | None,
+        grants: ImageGrants,
+        web_sessions: WebSessions,
+        openid: OpenId | None = None,
+    ) -> None:
         self.app = app
         self.settings = settings
         self.users = users
         self.grants = grants
+        self.web_sessions = web_sessions
+        self.openid = openid
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        user = self.identify(scope)
+        try:
+            user = self.identify(scope) or await self._from_issuer(scope)
+        except UserError as error:
+            refusal = JSONResponse({"detail": str(error)}, error.status, {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+            return
         if user is None and not _is_public(scope["path"]):
             headers = {"WWW-Authenticate": "Bearer"}
             detail = "sign in: send the header 'Authorization: Bearer TOKEN'; POST /auth/token gives the token"
@@ -56,6 +78,22 @@ class SignIn:
             return
         scope.setdefault("state", {})["user"] = user
         await self.app(scope, receive, send)
+
+    async def _from_issuer(self, scope: Scope) -> User | None:
+        """The user of an access token that an OpenID Connect issuer gave.
+
+        Raises:
+            UserError: If it looks like one and is not valid; on a public path that is no matter.
+        """
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        if self.openid is None or scheme.lower() != "bearer" or token.count(".") != 2:
+            return None
+        try:
+            return await run_in_threadpool(self.openid.identify, token.strip())
+        except UserError:
+            if _is_public(scope["path"]):
+                return None
+            raise
 
     def identify(self, scope: Scope) -> User | None:
         """Who sends a request."""
@@ -65,6 +103,8 @@ class SignIn:
         scheme, _, token = header.partition(" ")
         if header:
             return self.users.identify(token.strip()) if scheme.lower() == "bearer" else None
+        if user := self.web_sessions.user(Headers(scope=scope).get("cookie", "")):
+            return user
         if scope["path"] == "/datastore/image" and scope["method"] in ("GET", "HEAD"):
             image = parse_qs(scope["query_string"].decode("latin-1")).get("image", [""])[0]
             if self.grants.holds(address_of(scope, self.settings), image):
@@ -94,7 +134,7 @@ class SameSite:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = urlsplit(f"//{host}").hostname
-        if self.settings.token_file is None and not (is_loopback(name) or name in self.settings.allowed_hosts):
+        if not self.settings.asks_who and not (is_loopback(name) or name in self.settings.allowed_hosts):
             return f"this server is not to be addressed as {host[:100]!r}; use 127.0.0.1"
         origin = headers.get("origin")
         if scope["method"] in _READS or origin is None or "*" in self.settings.cors_origins:
@@ -161,7 +201,7 @@ class EitherSlash:
 
 
 def _is_public(path: str) -> bool:
-    return path in _PUBLIC or path.startswith("/auth/")
+    return path in _PUBLIC or path.startswith(("/auth/", f"{VIEWER}/")) or path == VIEWER
 
 
 def _too_large(limit: int) -> str:

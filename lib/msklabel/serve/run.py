@@ -95,13 +95,13 @@ def _greet(app: MskLabelApp, settings: ServeSettings) -> None:
     store: Any = app.datastore()
     images = store.status().get("total", 0)
     lines = [
-        f"[bold]{address}[/bold]   {images} scans in {app.options.studies}",
+        f"[bold]{address}[/bold]   {images} scans in {app.given_studies}",
         "",
         "In 3D Slicer: install the extension MONAILabel, open the module [bold]MONAI Label[/bold],",
         f"  enter {address} as MONAI Label server, press the green arrow, then [bold]Next Sample[/bold].",
         f"In a browser: {address} says what is served, {address}/docs what can be asked.",
-        "Sign in with a user and the token from the token file."
-        if settings.token_file
+        f"Sign in {'with a user and the token from the token file' if settings.token_file else 'at the issuer'}."
+        if settings.asks_who
         else "Only this machine can reach it; others need --host and --token-file.",
         "Not for clinical use. Stop with Ctrl-C.",
     ]

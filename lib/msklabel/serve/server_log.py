@@ -30,6 +30,7 @@ def log_to(folder: Path) -> None:
                     "delay": True,
                 },
             },
+            "loggers": {"dicomweb_client": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
             "root": {"level": "INFO", "handlers": ["console", "file"]},
         }
     )

@@ -36,6 +36,7 @@ from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
 from msklabel.store.scores import Scores
 from msklabel.store.sides import exchanged_pairs, looks_mirrored
+from msklabel.store.source import FolderSource, Source
 from msklabel.store.splits import Splits
 from msklabel.store.values import Hints, indices_in, stated, system_of, value_names
 from msklabel.store.view import IMPORTED, View
@@ -50,6 +51,7 @@ class TrainingPair:
 
     Attributes:
         patient: What a split must keep together.
+        locate: Gives the path of the scan; from a PACS it is fetched where it is not there.
         site: Where the scan was made, where that is known.
         annotated: What of the scan the label speaks of; the rest is unknown.
         state: ``submitted``, or ``accepted`` by a reviewer.
@@ -57,13 +59,18 @@ class TrainingPair:
 
     image_id: str
     patient: str
-    image: Path
+    locate: Callable[[], Path]
     label: Path
     sha256: str
     site: str | None
     version_id: int
     annotated: Annotated
     state: str
+
+    @property
+    def image(self) -> Path:
+        """Path of the scan."""
+        return self.locate()
 
 
 class Store:
@@ -75,6 +82,7 @@ class Store:
         systems: The systems that labels can belong to, by name.
         models: Name of the system of each model name that a request may use; left out: the systems' own names.
         database: URL of a PostgreSQL database; a SQLite file in ``state`` by default.
+        source: Makes the source of the images from ``studies`` and the names of channels; the folder by default.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class Store:
         systems: Mapping[str, System],
         models: Mapping[str, str] | None = None,
         database: str | None = None,
+        source: Callable[[Path, list[str]], Source] | None = None,
     ) -> None:
         self.studies = studies.resolve()
         self.state = state.resolve()
@@ -91,7 +100,9 @@ class Store:
         self.models = {**{name: name for name in systems}, **(models or {})}
         self._database = Database(self.state / "msklabel.db", database)
         channels = {name for system in systems.values() if len(system.channels) > 1 for name in system.channels}
-        self.images = Images(self._database, self.studies, (self.state,), sorted(channels))
+        folder = FolderSource(self.studies, (self.state,), sorted(channels))
+        self.source: Source = source(self.studies, sorted(channels)) if source else folder
+        self.images = Images(self._database, self.source, (self.state,), sorted(channels))
         self.labels = Labels(self._database, self.state / "labels")
         self.reviews = Reviews(self._database)
         self.leases = Leases(self._database)
@@ -117,6 +128,8 @@ class Store:
         """
         try:
             (self.state / "labels").mkdir(parents=True, exist_ok=True)
+            if not self.source.takes_uploads:
+                self.studies.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.state / ".open.lock").acquire()
         except OSError as error:
             reason = f"the state folder {self.state} cannot be written ({error.strerror or error})"
@@ -220,7 +233,7 @@ class Store:
             TrainingPair(
                 image_id=image.id,
                 patient=patient_of(image),
-                image=self.studies / str(image.file),
+                locate=partial(self.images.path, image.id),
                 label=self.labels.file(version),
                 sha256=version.sha256,
                 site=str(image.info["site"]) if image.info.get("site") else image.site,
@@ -259,6 +272,12 @@ class Store:
         with self._database.read() as session:
             row = session.get(Setting, key)
         return row.value if row else default
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        """The values whose keys begin alike, by the rest of the key."""
+        query = select(Setting).where(Setting.key.startswith(prefix, autoescape=True)).order_by(Setting.key)
+        with self._database.read() as session:
+            return {row.key.removeprefix(prefix): row.value for row in session.scalars(query)}
 
     def set_setting(self, key: str, value: str) -> None:
         """Keep a value that belongs to the whole store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from msklabel.store.leases import LEASE_S, in_turn
 from msklabel.store.names import checked_tag
 from msklabel.store.schema import Image, LabelVersion
 from msklabel.store.slicer_review import KEY, reason_said, state_said
+from msklabel.store.source import Source
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,11 @@ class MskDatastore(Datastore):
         models: Mapping[str, str] | None = None,
         database: str | None = None,
         lease_s: float = LEASE_S,
+        source: Callable[[Path, list[str]], Source] | None = None,
     ) -> None:
         super().__init__()
         self._lease_s = lease_s
-        self.store = Store(Path(studies), Path(state), systems, models, database)
+        self.store = Store(Path(studies), Path(state), systems, models, database, source)
         self.store.open()
 
     def name(self) -> str:
@@ -73,7 +75,7 @@ class MskDatastore(Datastore):
         """Paths of the image and of its newest final label, for each image that has one."""
         current = self.store.labels.current(FINAL)
         return [
-            {"image": str(self.store.studies / str(image.file)), "label": str(self.store.labels.file(version))}
+            {"image": str(self.store.images.path(image.id)), "label": str(self.store.labels.file(version))}
             for version, image in current
         ]
 
@@ -121,6 +123,8 @@ class MskDatastore(Datastore):
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is noted about an image, with its file name and path; no checksum, that would read the file."""
         image = self.store.images.get(image_id)
+        if not self.store.source.takes_uploads:  # a PACS; its path would have to be fetched
+            return _image_info(image)
         return {**_image_info(image), "path": str(self.store.studies / str(image.file))}
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:

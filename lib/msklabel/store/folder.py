@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from msklabel.imaging.channels import group_channels
 from msklabel.imaging.names import is_image, without_suffix
@@ -21,12 +22,23 @@ _SETTLED_NS = 2_000_000_000  # file systems keep folder times to up to 2 s
 
 @dataclass(frozen=True)
 class Found:
-    """An image in the folder: its id, its path below the folder, its size and last change."""
+    """An image as it was found.
+
+    Attributes:
+        id: Its id.
+        file: Its path below the folder.
+        size_bytes: Its size.
+        mtime_ns: Its last change.
+        facts: ``patient``, ``site`` and ``modality``, where they are known without reading it.
+        noted: What clients are told about it.
+    """
 
     id: str
     file: str
     size_bytes: int
     mtime_ns: int
+    facts: Mapping[str, str | None] = field(default_factory=dict)
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The images of a studies folder, kept in step with the folder."""
+"""The images of a store, kept in step with the folder or the PACS that they come from."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
 from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
-from msklabel.store.folder import Contents, Found, measure, parts, read_folder
+from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_info, is_image_id
 from msklabel.store.schema import Image, Setting
+from msklabel.store.source import Source, contents_of
 
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
@@ -44,18 +45,21 @@ class Grid:
 
 
 class Images:
-    """The images below a folder and what is known of them.
+    """The images and what is known of them.
 
     Args:
         database: Where they are recorded.
-        studies: The user's folder. Nothing in it is changed; uploads are added to it.
-        skip: Folders below it that hold no images.
+        source: Where they come from.
+        skip: Folders below its root that hold no images.
         channels: Names of the channels that systems of several need; files of one image are put together by them.
     """
 
-    def __init__(self, database: Database, studies: Path, skip: Iterable[Path], channels: Iterable[str] = ()) -> None:
+    def __init__(
+        self, database: Database, source: Source, skip: Iterable[Path] = (), channels: Iterable[str] = ()
+    ) -> None:
         self._database = database
-        self._studies = studies
+        self._source = source
+        self._studies = source.root
         self._skip = tuple(skip)
         self._channels = tuple(channels)
         self._glance_s = _GLANCE_S
@@ -66,10 +70,10 @@ class Images:
         self._ids: tuple[str | None, list[str]] | None = None
 
     def refresh(self) -> None:
-        """Read the folder and record what came, went or changed; nothing where nothing can be recorded."""
-        if self._database.refused:
+        """Look for images and record what came, went or changed; nothing where nothing can be recorded or reached."""
+        contents = None if self._database.refused else contents_of(self._source)
+        if contents is None:
             return
-        contents = read_folder(self._studies, self._skip, self._channels)
         with self._database.read() as session:
             changed = _differences(session, contents)
         if changed:
@@ -82,7 +86,7 @@ class Images:
         if time.monotonic() < self._next_glance_s or not self._looking.acquire(blocking=False):
             return
         try:
-            if self._contents is None or not self._contents.is_current():
+            if self._contents is None or self._source.may_have_changed(self._contents):
                 self.refresh()
             self._next_glance_s = time.monotonic() + self._glance_s
         finally:
@@ -128,11 +132,7 @@ class Images:
         Raises:
             NotFound: If there is no such image, or its file is not there at present.
         """
-        image = self.get(image_id)
-        path = self._studies / (image.file or "")
-        if not image.file or not path.exists():
-            raise NotFound(f"the file of image {image_id!r} is not in the studies folder at present")
-        return path
+        return self._source.locate(image_id, self.get(image_id).file or "")
 
     def grid(self, image_id: str) -> Grid:
         """The voxel grid; the scan is read once, and again when its file changed.
@@ -143,7 +143,7 @@ class Images:
         """
         image = self.get(image_id)
         try:
-            size_bytes, mtime_ns = measure(self._studies, image.file or "", self._channels)
+            size_bytes, mtime_ns = self._source.measure(image.file or "")
         except FileNotFoundError:
             size_bytes, mtime_ns = image.size_bytes, image.mtime_ns
         if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
@@ -182,6 +182,8 @@ class Images:
             Conflict: If there is another image of that id.
             StorageFull: If it does not fit.
         """
+        if not self._source.takes_uploads:
+            raise Conflict("the studies lie in a PACS: store the image there, and it is listed here")
         image_id = image_id or without_suffix(file.name)
         suffix = file.name[len(without_suffix(file.name)) :].lower()
         target_file = f"{image_id}{suffix}"
@@ -245,10 +247,12 @@ class Images:
             row = session.get(Image, image_id) if image_id in known else None
             if found is None:
                 assert row is not None  # a difference without a file is a row
-                row.present = (self._studies / (row.file or "")).exists()  # it may have come since the folder was read
+                # it may have come since the folder was read
+                row.present = self._source.takes_uploads and (self._studies / (row.file or "")).exists()
             elif row is None:
                 facts = {"id": found.id, "file": found.file, "size_bytes": found.size_bytes}
-                new.append({**facts, "mtime_ns": found.mtime_ns, "present": True})
+                noted = {"info": dict(found.noted), **found.facts}
+                new.append({**facts, **noted, "mtime_ns": found.mtime_ns, "present": True})
             else:
                 if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
                     row.shape = row.affine = None

@@ -257,6 +257,12 @@ class Labels:
                 version.withdrawn = now()
                 add_review(session, version, WITHDRAWN, None, who)
 
+    def note(self, version_id: int, info: dict[str, Any]) -> None:
+        """Add to what is noted about one version; a key that is there is replaced."""
+        with self._database.write() as session:
+            version = session.get_one(LabelVersion, version_id)
+            version.info = {**version.info, **checked_info(info)}
+
     def merge_info(self, image_id: str, tag: str, info: dict[str, Any]) -> LabelVersion:
         """Add to what is noted about the newest version of a label, and return it; a key that is there is replaced.
 

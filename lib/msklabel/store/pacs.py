@@ -24,6 +24,7 @@ from msklabel.store.files import storage_full_told
 
 _PAGE = 200
 _CONNECT_S, _READ_S = 5.0, 60.0
+_AS_STORED = (("application/dicom", "*"),)  # not every server can unpack JPEG 2000; we can
 _FIELDS = (
     *("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "InstitutionName", "SeriesDescription"),
     *("StudyDate", "StudyTime", "NumberOfSeriesRelatedInstances"),
@@ -147,14 +148,14 @@ class Pacs:
     def get(self, study: str, series: str, instance: str) -> pydicom.Dataset:
         """Fetch one object."""
         with self._client() as client:
-            return client.retrieve_instance(study, series, instance)
+            return client.retrieve_instance(study, series, instance, media_types=_AS_STORED)
 
     def _save(
         self, study: str, series: str, folder: Path, count: int, progress: Callable[[int, int], None] | None
     ) -> set[str]:
         got: set[str] = set()
         with self._client() as client:
-            for dataset in client.iter_series(study, series):
+            for dataset in client.iter_series(study, series, media_types=_AS_STORED):
                 file = folder / f"{len(got):05d}.dcm"
                 dataset.save_as(file, write_like_original=False)
                 flush(file)

@@ -16,6 +16,8 @@ from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
 from msklabel.errors import NotFound, UserError
+from msklabel.imaging.channels import read_channels
+from msklabel.imaging.write_scan import write_channel
 from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author, holder_of, renew_lease
 from msklabel.serve.forms import multipart
 from msklabel.serve.uploads import parse_object, receive_form
@@ -75,19 +77,20 @@ def check_image(ctx: Ctx, user: AsUser, image: str, check_sum: str | None = None
     return {}
 
 
-@router.get("/image", summary="Download an image; a DICOM series comes as a zip file")
+@router.get("/image", summary="Download an image; a DICOM series comes as one NRRD file")
 def get_image(request: Request, ctx: Ctx, user: AsUser, image: str) -> Response:
     path = Path(ctx.store.get_image_uri(image))
     renew_lease(ctx, holder_of(request, ctx, user), image)
     if path.is_dir():
         folder = tempfile.mkdtemp(prefix="series-")
         task = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        file = Path(folder) / f"{path.name}.nrrd"  # viewers open one file, not an archive of many
         try:
-            file = shutil.make_archive(str(Path(folder) / path.name), "zip", path)
-        except OSError:
+            write_channel(file, read_channels(path))
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return FileResponse(file, media_type="application/zip", filename=f"{path.name}.zip", background=task)
+        return FileResponse(file, media_type="application/octet-stream", filename=file.name, background=task)
     if not path.is_file():
         raise NotFound(f"the file of image {image!r} is not there at present")
     return FileResponse(path, media_type=get_mime_type(str(path)), filename=path.name)

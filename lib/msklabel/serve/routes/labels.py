@@ -30,6 +30,8 @@ async def save_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, 
         notes = author(user, {key: value for key, value in form.json("params").items() if key in LABEL})
         holder = holder_of(request, ctx, user, notes.get("client_id"))
         answer = await run_in_threadpool(_save, ctx, image, form.needed("label"), tag, notes, holder)
+    if ctx.exchange:
+        ctx.exchange.soon()
     ctx.info.forget()
     ctx.measuring.submitted()
     return answer

@@ -12,10 +12,14 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from msklabel import __version__
 from msklabel.serve.context import Ctx
+from msklabel.serve.routes.auth import sign_in_ways
+from msklabel.serve.users import User
 
 router = APIRouter(include_in_schema=False)
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -32,15 +36,13 @@ def _page(name: str, **values: Any) -> HTMLResponse:
 
 
 @router.get("/")
-async def home(ctx: Ctx) -> HTMLResponse:
-    info = await ctx.info.get()
-    return _page(
-        "home.html",
-        info=info,
-        version=__version__,
-        inference=ctx.inferences.lengths(),
-        jobs=[job.describe() for kind in ("train", "scoring", "batch_infer") if (job := ctx.jobs.running(kind))],
-    )
+async def home(request: Request, ctx: Ctx) -> HTMLResponse:
+    """The dashboard, for those who are signed in."""
+    user: User | None = request.state.user
+    if user is None:
+        return _page("signin.html", version=__version__, next="/", **sign_in_ways(ctx))
+    info, board = await ctx.info.get(), await request.app.state.dashboard.get()
+    return _page("home.html", info=info, board=board, user=user, pacs=ctx.proxy is not None, version=__version__)
 
 
 @router.get("/docs")

@@ -1,0 +1,170 @@
+"""What the dashboard shows: for each system what is labelled, learned and next; who works on what; what runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from msklabel.errors import UserError
+from msklabel.imaging import spacing_mm
+from msklabel.imaging.read import read_labels
+from msklabel.serve.context import Context
+from msklabel.serve.ohif.viewer import ROOT
+from msklabel.store.labels import FINAL
+from msklabel.store.schema import Image, LabelVersion, now
+from msklabel.system import System
+
+_QUEUE, _NEWEST, _VERSIONS = 5, 6, 12
+_JOBS = ("train", "scoring", "batch_infer")
+_CURVE = (300.0, 90.0, 12.0)  # width, height and margin of the learning curve
+
+
+def collect(ctx: Context) -> dict[str, Any]:
+    """All of it, in plain values; reads the database and some label files, so it is no work for the event loop."""
+    store, info = ctx.store.store, ctx.app.info()
+    images = {image.id: image for image in store.all_images()}
+    current = store.labels.current(FINAL)
+    newest = sorted(current, key=lambda pair: pair[0].id, reverse=True)[:_NEWEST]
+    return {
+        "systems": {name: _system(ctx, name, info, current) for name in ctx.app.systems},
+        "scans": len(images),
+        "busy": [
+            {"image": lease.image_id, "title": title(images.get(lease.image_id)), "who": lease.holder}
+            | {"until": lease.expires.strftime("%H:%M"), "open": viewer_link(images.get(lease.image_id))}
+            for lease in store.leases.running()
+        ],
+        "newest": [_submission(ctx, version, image) for version, image in newest],
+        "jobs": [_job(job.describe(), kind, info) for kind in _JOBS if (job := ctx.jobs.running(kind))],
+        "inference": ctx.inferences.lengths(),
+        "refused": _refused(ctx),
+        "made": now().strftime("%H:%M:%S UTC"),
+    }
+
+
+def viewer_link(image: Image | None) -> str:
+    """Address that opens a scan in OHIF; empty where it is no series of a PACS."""
+    info = image.info if image else {}
+    if not info.get("StudyInstanceUID") or not info.get("SeriesInstanceUID"):
+        return ""
+    asked = {
+        "StudyInstanceUIDs": info["StudyInstanceUID"],
+        "initialSeriesInstanceUID": info["SeriesInstanceUID"],
+    }
+    return f"{ROOT}/segmentation?{urlencode(asked)}"
+
+
+def title(image: Image | None) -> str:
+    """A scan for people: patient and date where it is from a PACS, else its id."""
+    info = image.info if image else {}
+    parts = [str(info.get(key)) for key in ("PatientID", "SeriesDescription", "StudyDate") if info.get(key)]
+    return ", ".join(parts) or (image.id if image else "a scan that is gone")
+
+
+def _system(ctx: Context, name: str, info: dict[str, Any], current: list[tuple[LabelVersion, Image]]) -> dict[str, Any]:
+    system, overview = ctx.app.systems[name], ctx.app.versions.overview(name)
+    states = [version.state for version, _ in current if version.system == name]
+    versions = [_version(version, overview["serving"]) for version in overview["versions"][-_VERSIONS:]]
+    return {
+        "title": system.title,
+        "labels": len(system.labels),
+        "done": len(states),
+        "states": {state: states.count(state) for state in sorted(set(states))},
+        "serving": overview["serving"],
+        "profile": system.profile,
+        "versions": versions,
+        "curve": curve([version["dice"] for version in versions]),
+        "queue": _queue(ctx, name),
+        "description": (info["models"].get(name) or {}).get("description", ""),
+    }
+
+
+def _version(version: dict[str, Any], serving: str | None) -> dict[str, Any]:
+    return {
+        "name": version["version"],
+        "dice": version.get("mean_dice"),
+        "passed": bool(version.get("passed")),
+        "serving": version["version"] == serving,
+        "scans": version.get("training_scans"),
+        "status": version.get("validation_status") or "",
+        "reason": "; ".join(version.get("reasons") or []),
+    }
+
+
+def curve(dices: list[float | None]) -> list[tuple[float, float]]:
+    """Points of a learning curve: x by version, y from Dice 0 at the bottom to 1 on top; none where it is unknown."""
+    width, height, margin = _CURVE
+    step = (width - 2 * margin) / max(1, len(dices) - 1)
+    known = [(margin + step * place, dice) for place, dice in enumerate(dices) if dice is not None]
+    return [(round(x, 1), round(height - margin - dice * (height - 2 * margin), 1)) for x, dice in known]
+
+
+def _queue(ctx: Context, system: str) -> list[dict[str, Any]]:
+    """The next scans of a system by the default strategy, and why."""
+    chooser = ctx.app.choosers(ctx.store.store)
+    try:
+        pool = chooser.pool(chooser.wanted({"systems": system}))
+        ranking = chooser.rank("auto", pool, {"seed": 0})
+    except UserError:
+        return []
+    store = ctx.store.store
+    found = [(place, store.images.get(pool.ids[place])) for place in ranking.places[:_QUEUE].tolist()]
+    return [{"title": title(image), "why": ranking.reason(place), "open": viewer_link(image)} for place, image in found]
+
+
+def _submission(ctx: Context, version: LabelVersion, image: Image) -> dict[str, Any]:
+    store, system = ctx.store.store, ctx.app.systems.get(version.system)
+    volumes = _volumes(store.labels.file(version)) if system else {}
+    return {
+        "image": version.image_id,
+        "title": title(image),
+        "system": version.system,
+        "version": version.id,
+        "author": version.author or "unknown",
+        "state": version.state,
+        "when": _when(version.created),
+        "warnings": version.warnings,
+        "volumes": named_volumes(system, volumes) if system else {},
+        "picture": f"/msk/preview?{urlencode({'image': version.image_id, 'system': version.system})}",
+        "open": viewer_link(image),
+    }
+
+
+def named_volumes(system: System, volumes: dict[int, float]) -> dict[str, float]:
+    """Volume (cm³) of each label that occurs, by name."""
+    return {name: volumes[index] for name, index in system.label_indices.items() if index in volumes}
+
+
+@lru_cache(maxsize=64)
+def _volumes(file: Path) -> dict[int, float]:
+    """Volume (cm³) of each index of a label file, whose name says its content."""
+    try:
+        label = read_labels(file)
+    except UserError:
+        return {}
+    counts = np.bincount(label.array.ravel(), minlength=256)
+    voxel_cm3 = float(np.prod(spacing_mm(label.affine))) / 1000
+    return {index: round(float(counts[index]) * voxel_cm3, 1) for index in np.flatnonzero(counts).tolist() if index}
+
+
+def _job(job: dict[str, Any], kind: str, info: dict[str, Any]) -> dict[str, Any]:
+    model = job["request"].get("model") or job["request"].get("method") or ""
+    stats = (info.get("train_stats") or {}).get(model) or {}
+    progress = {"done": stats["epoch"], "of": stats["total_epochs"]} if kind == "train" and stats.get("epoch") else {}
+    reason = job["request"].get("reason") or job["request"].get("user") or ""
+    return {"kind": kind.replace("_", " "), "model": model, "since": job["start_ts"], "reason": reason, **progress}
+
+
+def _refused(ctx: Context) -> list[str]:
+    """Segmentations in the PACS that were not taken in, our own left out."""
+    outcomes = ctx.segmentations.outcomes().values() if ctx.segmentations else ()
+    refused = [text.removeprefix("refused: ") for text in outcomes if text.startswith("refused: ")]
+    return [text for text in refused if "msklabel itself" not in text]
+
+
+def _when(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,1 @@
+"""OHIF at ``/ohif/``: its viewer as released, and our extension, which is plain JavaScript."""

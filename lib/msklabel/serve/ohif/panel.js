@@ -1,0 +1,256 @@
+// Our panel beside OHIF: sign in, the next scan, a draft of it, what to draw, submit.
+import * as labelmap from './labelmap.js';
+import * as server from './server.js';
+import { element } from './dom.js';
+import { sections } from './sections.js';
+
+const POLL_MS = 5000;
+const LOOK_MS = 400;
+const SLICES = 5;
+
+const remembered = name => sessionStorage.getItem(`msklabel.${name}`) || '';
+const remember = (name, value) => sessionStorage.setItem(`msklabel.${name}`, value);
+
+// The series that the address asks for; parameters are OHIF's, which reads them in any case.
+function asked() {
+  const values = new Map([...new URLSearchParams(location.search)].map(([key, value]) => [key.toLowerCase(), value]));
+  return { series: values.get('initialseriesinstanceuid') || '', study: values.get('studyinstanceuids') || '' };
+}
+
+class Panel {
+  constructor(services, root) {
+    this.services = services;
+    this.root = root;
+    this.user = null; // null: not known yet; false: has to sign in
+    this.systems = {};
+    this.strategies = [];
+    this.system = remembered('system');
+    this.strategy = remembered('strategy');
+    this.model = '';
+    this.count = SLICES;
+    this.onlySlices = false;
+    this.said = { text: '', wrong: false };
+    this.scan = null; // { image, viewportId, displaySet, label, plan, why }
+    this.opening = false;
+    this.watching = false;
+    this.running = null; // of a segmentation: { abort, step }
+    this.changed = false;
+  }
+
+  // Draw the panel; ends only once somebody is signed in, so that OHIF is not refused what it asks for.
+  async start() {
+    this.ways = await server.signInWays();
+    try {
+      this.user = await server.whoAmI();
+    } catch (error) {
+      this.user = false;
+    }
+    this.draw();
+    if (!this.user) await new Promise(() => {}); // signing in loads the page anew
+    await this.refresh();
+    setInterval(() => this.refresh().catch(() => {}), POLL_MS);
+  }
+
+  // What changes without us: versions, trainings.
+  async refresh() {
+    const first = !this.strategies.length;
+    this.systems = await server.getSystems();
+    if (first) {
+      this.strategies = Object.keys((await server.getInfo()).strategies);
+      if (!this.systems[this.system]) this.chooseSystem(Object.keys(this.systems)[0]);
+      if (!this.strategies.includes(this.strategy)) this.strategy = this.strategies[0];
+      this.chooseModel();
+      this.draw();
+    } else {
+      sections.drawStatus(this);
+    }
+  }
+
+  draw() {
+    this.root.replaceChildren(...sections.all(this));
+  }
+
+  say(text, wrong = false) {
+    this.said = { text, wrong };
+    sections.drawSaid(this);
+  }
+
+  // Do something that may fail; one at a time.
+  async attempt(work) {
+    if (this.busy) return;
+    this.busy = true;
+    this.say('');
+    this.draw();
+    try {
+      await work();
+    } catch (error) {
+      if (error.status === 401) location.reload();
+      this.say(error.message, true);
+    } finally {
+      this.busy = false;
+      this.draw();
+    }
+  }
+
+  signIn(name, password) {
+    return this.attempt(async () => {
+      await server.signIn(name, password);
+      location.reload();
+    });
+  }
+
+  async signOut() {
+    await server.signOut();
+    location.reload();
+  }
+
+  chooseSystem(name) {
+    this.system = name;
+    remember('system', name);
+    this.chooseModel();
+    const scan = this.scan;
+    this.scan = null; // the label of the other system is loaded
+    if (scan) this.draw();
+  }
+
+  chooseModel() {
+    const models = this.systems[this.system]?.models || [];
+    this.model = (models.find(model => model.ready) || models[0])?.name || '';
+  }
+
+  chooseStrategy(name) {
+    this.strategy = name;
+    remember('strategy', name);
+  }
+
+  nextScan() {
+    return this.attempt(async () => {
+      const next = await server.nextScan(this.strategy, this.system);
+      if (!next.id) return this.say('All scans of this system have a label.');
+      const address = new URLSearchParams({
+        StudyInstanceUIDs: next.StudyInstanceUID,
+        initialSeriesInstanceUID: next.SeriesInstanceUID,
+      });
+      location.assign(`/ohif/segmentation?${address}`);
+      this.say('Opening the next scan …');
+    });
+  }
+
+  // Wait until OHIF shows the series that the address asks for, then put its label on it.
+  async look() {
+    const { series } = asked();
+    if (!series || !this.system || this.opening || this.busy) return;
+    if (this.scan?.image === series) return;
+    const displaySet = labelmap.displaySetOf(this.services, series);
+    const viewportId = displaySet && labelmap.viewportOf(this.services, displaySet);
+    if (!viewportId) return;
+    if (!this.watching) labelmap.watchChanges(this.services, () => (this.changed = true));
+    this.watching = true;
+    this.opening = true;
+    await this.attempt(() => this.open(series, displaySet, viewportId));
+    this.opening = false;
+  }
+
+  async open(image, displaySet, viewportId) {
+    this.scan = { image, displaySet, viewportId, label: null, plan: null, why: '' };
+    const label = await server.getLabel(image, this.system);
+    await labelmap.startLabel(this.services, viewportId, displaySet, this.systems[this.system].labels);
+    labelmap.showLabel(label);
+    this.scan.label = label;
+    this.scan.from = label.model_version;
+    this.changed = false;
+    this.explain(image);
+    await this.plan(this.count);
+    this.root.dataset.ready = image;
+  }
+
+  async explain(image) {
+    const said = await server.explainScan(image, this.strategy, this.system).catch(error => ({ reason: error.message }));
+    if (this.scan?.image === image) this.scan.why = said.rank ? `${said.rank} of ${said.of}: ${said.reason}` : said.reason;
+    sections.drawWhy(this);
+  }
+
+  async plan(count) {
+    this.count = count;
+    this.scan.plan = await server.slicesToDraw(this.scan.image, this.system, count).catch(() => null);
+  }
+
+  // The slices to draw as the viewer counts them, from 1, with their number on the server.
+  slices() {
+    const { plan, label, viewportId } = this.scan;
+    const shown = plan.indices.map(index => [labelmap.placeOf(this.services, viewportId, label.frames[index]) + 1, index]);
+    return shown.sort((a, b) => a[0] - b[0]);
+  }
+
+  turnTo(index) {
+    labelmap.turnTo(this.services, this.scan.viewportId, this.scan.label.frames[index]);
+  }
+
+  chooseLabel(index) {
+    this.active = index;
+    labelmap.chooseLabel(this.services, index);
+    this.draw();
+  }
+
+  segment() {
+    if (this.changed && !confirm('Replace what is drawn by the draft of the model?')) return undefined;
+    return this.attempt(async () => {
+      this.running = { abort: new AbortController(), step: null };
+      this.draw();
+      try {
+        const told = step => {
+          this.running.step = step;
+          sections.drawProgress(this);
+        };
+        const draft = await server.segment(this.scan.image, this.model, told, this.running.abort.signal);
+        labelmap.showLabel(draft, this.onlySlices ? new Set(this.scan.plan.indices) : null);
+        this.scan.from = draft.model_version;
+        this.changed = false;
+        this.say(['A draft, not a measurement: correct it.', ...(draft.warnings || [])].join(' '));
+      } catch (error) {
+        if (error.name !== 'AbortError') throw error;
+        this.say('Stopped.');
+      } finally {
+        this.running = null;
+      }
+    });
+  }
+
+  submit() {
+    return this.attempt(async () => {
+      const { image, viewportId, plan } = this.scan;
+      const label = labelmap.readLabel(this.services, viewportId);
+      const notes = { model_version: this.scan.from || null };
+      if (this.onlySlices && plan) notes.annotated = { slices: plan.indices, axis: plan.axis };
+      const stored = await server.submitLabel(image, this.system, label, notes);
+      const fresh = await server.getLabel(image, this.system);
+      this.scan.label = { ...fresh, pixels: null };
+      this.changed = false;
+      this.say([`Stored as version ${stored.version}.`, ...stored.warnings].join(' '));
+    });
+  }
+
+  review(state, reason) {
+    return this.attempt(async () => {
+      await server.review(this.scan.label.version, state, reason);
+      this.scan.label = { ...(await server.getLabel(this.scan.image, this.system)), pixels: null };
+    });
+  }
+
+  skip() {
+    return this.attempt(async () => {
+      await server.skipScan(this.scan.image);
+      this.busy = false;
+      await this.nextScan();
+    });
+  }
+}
+
+export async function openPanel(services) {
+  const root = element('aside', { id: 'msklabel', ariaLabel: 'msklabel' });
+  document.body.append(root);
+  document.body.classList.add('msklabel');
+  const panel = new Panel(services, root);
+  await panel.start().catch(error => panel.say(error.message, true));
+  setInterval(() => panel.look(), LOOK_MS);
+}

@@ -1,0 +1,82 @@
+"""Who is signed in with a browser: a cookie that no script can read, and that other sites cannot make it send.
+
+The cookie holds a random number, the server's memory holds its digest: after a restart everybody signs in anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.responses import Response
+
+from msklabel.serve.users import User
+
+COOKIE = "msklabel_session"
+_MOST = 10_000
+
+
+class WebSessions:
+    """The browsers that are signed in.
+
+    Args:
+        seconds: How long a session lasts from its last use.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._open: OrderedDict[bytes, tuple[User, float]] = OrderedDict()
+
+    def open(self, user: User) -> str:
+        """Sign a user in; returns what the cookie holds."""
+        key = secrets.token_urlsafe(32)
+        with self._lock:
+            self._open[_digest(key)] = user, time.monotonic() + self._seconds
+            while len(self._open) > _MOST:
+                self._open.popitem(last=False)
+        return key
+
+    def user(self, cookies: str) -> User | None:
+        """Whose session the header ``Cookie`` names; None for nobody's."""
+        digest = _digest(_read(cookies))
+        with self._lock:
+            user, until = self._open.get(digest, (None, 0.0))
+            if user is None or until < time.monotonic():
+                self._open.pop(digest, None)
+                return None
+            self._open[digest] = user, time.monotonic() + self._seconds
+            self._open.move_to_end(digest)
+            return user
+
+    def close(self, cookies: str) -> None:
+        """Sign out."""
+        with self._lock:
+            self._open.pop(_digest(_read(cookies)), None)
+
+    def set_cookie(self, response: Response, key: str, secure: bool) -> None:
+        """Give the browser its session.
+
+        Args:
+            response: Gets the cookie.
+            key: From :meth:`open`; empty takes the cookie away.
+            secure: Whether the browser came by HTTPS, so that it must not send the cookie otherwise.
+        """
+        age = int(self._seconds) if key else 0
+        response.set_cookie(COOKIE, key, max_age=age, path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def _read(cookies: str) -> str:
+    try:
+        morsel = SimpleCookie(cookies).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel else ""
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,117 @@
+"""The dashboard shows what is labelled, learned and next, to those who are signed in, and nothing is read as HTML."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import requests
+from live import ANNOTATOR_TOKEN, SYSTEM, Site, start, wait_for, write_label, write_studies
+from PIL import Image as Picture
+
+from msklabel.catalogue import load_catalogue
+from msklabel.learn.versions import Versions
+from msklabel.networks import build_network
+from msklabel.serve.dashboard import curve
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server with two model versions, a submitted label, and a scan that is with somebody."""
+    folder = tmp_path_factory.mktemp("board")
+    phantoms = write_studies(folder / "images")
+    system = load_catalogue(None, (SYSTEM,), "demo")[SYSTEM]
+    versions = Versions(folder / "images" / ".msklabel" / "models")
+    weights = build_network(system).state_dict()
+    for dice, passed in ((0.5, True), (0.25, False)):
+        reason = f"{'published' if passed else 'kept'}: mean Dice {dice}"
+        facts = {"fingerprint": system.fingerprint, "mean_dice": dice, "passed": passed, "reasons": [reason]}
+        versions.add(system, [weights], facts)
+    versions.publish(SYSTEM, "0001")
+    running = start(folder, tokens=True)
+    running.phantoms = phantoms
+    phantom = phantoms["hip_0"]
+    file = write_label(folder / "label.nii.gz", phantom.labels, phantom.affine)
+    with file.open("rb") as stream:
+        params = json.dumps({"model": SYSTEM})
+        answer = running.ask("PUT", "/datastore/label?image=hip_0", data={"params": params}, files={"label": stream})
+    assert answer.ok, answer.text
+    running.ask("POST", "/activelearning/first", json={"model": SYSTEM})
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def page(site: Site) -> str:
+    return wait_for(lambda: (text := site.ask("GET", "/").text) and "hip_0" in text and text)
+
+
+def test_it_tells_what_is_done_learned_and_next(site: Site, page: str) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "1 of 3 scans have a label" in text
+    assert "Serving version 0001" in text
+    assert "0.500 published: mean Dice 0.5" in text
+    assert "0.250 kept: mean Dice 0.25" in text
+    assert re.search(r"anna has hip_[12] until \d\d:\d\d", text)
+    assert "version 1 by anna" in text
+
+
+def test_volumes_are_those_of_the_label(site: Site, page: str) -> None:
+    phantom = site.phantoms["hip_0"]
+    index = load_catalogue()[SYSTEM].labels["muscle"].index
+    cm3 = (phantom.labels == index).sum() * 8 * 8 * 5 / 1000
+    assert f"muscle {cm3:.1f} cm³" in page
+
+
+def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> None:
+    source = re.findall(r'img src="([^"]+)"', page)[0].replace("&amp;", "&")
+    picture = np.asarray(Picture.open(io.BytesIO(site.ask("GET", source).content)).convert("RGB")).astype(int)
+    color = np.array(load_catalogue()[SYSTEM].labels["subcutaneous_adipose_tissue"].color)
+    alike = (np.abs(picture - color / 2) < 128).all(axis=2) & (picture[..., 2] > picture[..., 0] + 30)
+    assert alike.mean() > 0.02
+    assert picture.shape[1] > 2 * picture.shape[0]  # three planes
+
+
+def test_it_refreshes_itself_and_fits_a_phone(page: str) -> None:
+    assert re.search(r'http-equiv="refresh" content="\d+"', page)
+    assert "width=device-width" in page
+
+
+def test_a_stranger_sees_a_sign_in_form_and_no_names(site: Site) -> None:
+    text = requests.get(f"{site.url}/", timeout=30).text
+    assert "hip_" not in text
+    assert "anna" not in text
+    assert 'action="/auth/session"' in text
+
+
+def test_signing_in_by_the_form_leads_to_the_dashboard(site: Site) -> None:
+    with requests.Session() as browser:
+        form = {"username": "anna", "password": ANNOTATOR_TOKEN, "next": "/"}
+        answer = browser.post(f"{site.url}/auth/session", data=form, timeout=30)
+        assert answer.url == f"{site.url}/"
+        assert "You are anna (annotator)" in answer.text
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "evil"])
+def test_signing_in_never_leads_elsewhere(site: Site, target: str) -> None:
+    form = {"username": "anna", "password": ANNOTATOR_TOKEN, "next": target}
+    answer = requests.post(f"{site.url}/auth/session", data=form, timeout=30, allow_redirects=False)
+    assert answer.headers["location"] == "/"
+
+
+def test_names_are_text(site: Site) -> None:
+    site.ask("PUT", "/datastore/image/info?image=hip_0", data={"info": json.dumps({"PatientID": EVIL})})
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "alert(1)" in text and text)
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_curve_runs_from_left_to_right_and_up() -> None:
+    assert curve([0.0, None, 1.0]) == [(12.0, 78.0), (288.0, 12.0)]
+    assert curve([]) == []
