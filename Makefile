@@ -12,14 +12,14 @@ MODELS  ?= $(SYSTEM)
 PROFILE ?= demo
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
-# Tests side by side; the largest need 11 GiB of memory.
+# Tests side by side.
 JOBS    ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo ohif test lint check bench lock clean
+.PHONY: help setup serve demo ohif test test-long lint check bench lock clean
 
 help:   ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | expand -t 10
 
 setup: $(STAMP)  ## build .venv with the locked versions
 
@@ -41,6 +41,9 @@ demo: $(STAMP)  ## go round the annotation loop on phantoms and draw what came o
 
 test: $(STAMP)  ## run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(STAMP)  ## run the tests that take minutes each: the largest networks at the papers' full size
+	$(BIN)/python -m pytest -m long
 
 ohif: $(STAMP)  ## fetch the viewer OHIF by npm; without it MONAI Label's older one is served
 	$(BIN)/python -m msklabel.serve.ohif.fetch

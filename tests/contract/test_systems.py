@@ -58,14 +58,25 @@ PAPER_PARAMETERS = {
     "thigh_ct": 121_123_518,
     "thigh_dixon": 7_266_237,
 }
+LONG = {"hip_abductor_mr", "hip_radiograph", "thigh_dixon"}  # minutes on one core, and up to 11 GiB
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_papers_network_has_its_size_and_scores_every_voxel_of_the_papers_patch(name: str) -> None:
+    system = load_catalogue(names=[name])[name]
+    patch = system.patch_voxels[: system.dimensions]
+    with torch.device("meta"):  # shapes without numbers
+        network = build_network(system).eval()
+        scores = network(torch.empty(1, len(system.channels), *patch))
+    assert sum(p.numel() for p in network.parameters()) == PAPER_PARAMETERS[name]
+    assert scores.shape == (1, system.classes, *patch)
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in NAMES])
 def test_the_papers_network_goes_forward_and_backward_at_the_papers_patch(name: str) -> None:
     system = load_catalogue(names=[name])[name]
     network = build_network(system).train()
-    assert sum(p.numel() for p in network.parameters()) == PAPER_PARAMETERS[name]
     patch = system.patch_voxels[: system.dimensions]
     scores = network(torch.randn(1, len(system.channels), *patch, generator=torch.Generator().manual_seed(0)))
     full = scores if isinstance(scores, torch.Tensor) else scores[0]
