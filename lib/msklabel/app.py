@@ -36,7 +36,7 @@ from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, 
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
 from msklabel.store.pacs import Pacs
-from msklabel.store.source import PacsSource
+from msklabel.store.source import pacs_source
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -77,15 +77,11 @@ class MskLabelApp(MONAILabelApp):
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
         options = self.options
-        source = self._pacs_source if options.pacs else None
+        pacs = self.pacs, options.pacs
+        source = pacs_source(pacs[0], self.systems.values(), pacs[1].cache_bytes) if pacs[0] and pacs[1] else None
         return MskDatastore(
             options.studies, options.state, self.systems, models, options.database, options.lease_s, source
         )
-
-    def _pacs_source(self, root: Path, channels: list[str]) -> PacsSource:
-        assert self.pacs is not None and self.options.pacs is not None
-        modalities = sorted({modality for system in self.systems.values() for modality in system.modality})
-        return PacsSource(self.pacs, root, modalities, channels, self.options.pacs.cache_bytes)
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""

@@ -15,7 +15,9 @@ from msklabel.options import Options
 from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.labels import FINAL
+from msklabel.store.pacs import Pacs
 from msklabel.store.schema import LabelVersion
+from msklabel.store.source import pacs_source
 
 logger = logging.getLogger(__name__)
 _HEIGHT = "height_cm"
@@ -33,7 +35,11 @@ class Measuring:
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         options = Options.from_conf(studies, conf)
         systems = load_catalogue(options.configs, options.models, options.profile)
-        self.store = Store(options.studies, options.state, systems, database=options.database)
+        source = None
+        if options.pacs:
+            pacs = Pacs(options.pacs.url, options.pacs.user, options.pacs.password)
+            source = pacs_source(pacs, systems.values(), options.pacs.cache_bytes)
+        self.store = Store(options.studies, options.state, systems, database=options.database, source=source)
 
     def quantities(self, request: Mapping[str, Any]) -> dict[str, int]:
         """Measure what is not measured yet, the newest labels first.
