@@ -88,6 +88,13 @@ def test_a_preview_of_a_radiograph_is_one_picture_with_the_right_on_the_left() -
     assert max(picture[20, 20].max(), picture[220, 220].max()) < 50
 
 
+def test_planes_of_a_flat_stack_are_drawn_to_one_scale() -> None:
+    scan = Scan(np.zeros((1, 60, 40, 5), np.float32), np.diag([2.0, 2.0, 4.0, 1]), {})  # 120 x 80 x 20 mm
+    picture = Picture.open(io.BytesIO(preview_png(scan, None, {})))
+    assert picture.height == 240  # 80 mm
+    assert picture.width == 360 + 4 + 360 + 4 + 240
+
+
 def test_without_npm_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch_module.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="npm is not installed"):
