@@ -29,6 +29,7 @@ from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
 from msklabel.predict.interpolate import StoredLabel
+from msklabel.predict.selection import Selection
 from msklabel.predict.served import ServedModel
 from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
@@ -89,8 +90,10 @@ class MskLabelApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""
         tasks: dict[str, InferTask] = {}
+        select = Selection(self.options.state, self.options.backend)
         for name, system in self.systems.items():
-            tasks[name] = ModelTask(system, ServedModel(system, self.versions, self.options.device))
+            model = ServedModel(system, self.versions, self.options.device, select)
+            tasks[name] = ModelTask(system, model)
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
         tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)
@@ -108,6 +111,7 @@ class MskLabelApp(MONAILabelApp):
                 self.options.device,
                 self.options.cache_bytes,
                 self.options.mlflow,
+                store.store.reviews.hold,
             )
             for name, system in self.systems.items()
         }
@@ -259,6 +263,17 @@ class MskLabelApp(MONAILabelApp):
         kept = getattr(version, "annotated", None) or {}
         classes, slices = (None if kept.get(key) is None else tuple(kept[key]) for key in ("classes", "slices"))
         return StoredLabel(labels.file(version), version.system, Annotated(classes, slices, kept.get("axis", 2)))
+
+    def check_training(self, system: str, options: Mapping[str, Any]) -> None:
+        """Refuse options that a training of a system could only fail on.
+
+        Raises:
+            UserError: If one has a value that it cannot have.
+            NotFound: If there is no such version to start from.
+        """
+        task = self._trainers.get(system)
+        if isinstance(task, SystemTrainTask):
+            task.check(options)
 
     def compare(self, system: str, a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions of a system on its frozen validation scans.

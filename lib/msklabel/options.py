@@ -21,6 +21,7 @@ _KEYS = {
     "dicomweb_password_file": "file that holds the password of that user",
     "pacs_cache_gib": "most that is kept of the series fetched from a PACS, GiB (50)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
+    "backend": "what runs the networks: auto, eager, channels_last, compiled, openvino, cuda_graph (auto: the fastest)",
     "auto_train": "true or false: train by itself on new labels (true)",
     "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",
     "cache_gb": "most disk for prepared scans (20)",
@@ -84,6 +85,7 @@ class Options:
         cache_bytes: Most disk for prepared scans.
         mlflow: Where trainings are recorded beside TensorBoard's files; None for nowhere.
         pacs: Where the studies are, if they are on a DICOMweb server; ``studies`` then holds what was fetched.
+        backend: What runs the networks when they predict.
     """
 
     studies: Path
@@ -99,6 +101,7 @@ class Options:
     cache_bytes: int = 20 << 30
     mlflow: str | None = None
     pacs: PacsOptions | None = None
+    backend: str = "auto"
 
     @classmethod
     def from_conf(cls, studies: str, conf: Mapping[str, str]) -> Options:
@@ -132,6 +135,7 @@ class Options:
             auto_train=_switch(conf.get("auto_train", "true"), "auto_train"),
             train_after=_train_after(conf.get("train_after", "")),
             cache_bytes=_gigabytes(conf.get("cache_gb", "20"), "cache_gb"),
+            backend=conf.get("backend") or "auto",
             mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
             pacs=pacs,
         )

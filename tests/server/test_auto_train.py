@@ -96,10 +96,14 @@ def test_the_server_trains_by_itself_once_and_remembers_over_a_restart(site: Sit
     assert fresh.look(now_s) is not None  # what is stored has not been learned from
     restarted.close()
 
-    record = {"considered": [pair.sha256 for pair in site.app.datastore().training_pairs(SYSTEM)]}
+    pairs = site.app.datastore().training_pairs(SYSTEM)
+    record = {"considered": [pair.sha256 for pair in pairs], "held": {pairs[0].sha256: "mirrored"}}
     site.versions.add(site.app.systems[SYSTEM], [weights_of(build_network(site.app.systems[SYSTEM]))], record)
     third = AutoTrain({SYSTEM: Policy(1, 0.001)}, _labels(site), site.versions.considered, site.jobs)
     assert third.look(now_s + 10_000) is None
+    site.app.datastore().store.reviews.add(pairs[0].version_id, "accepted", None, "rita")
+    accepted = watch(site.app, site.jobs).look(now_s + 10_000)
+    assert accepted is not None and accepted.request["reason"].startswith("1 new label(s), the first 1")
 
 
 def _labels(site: Site) -> Any:

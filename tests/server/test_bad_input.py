@@ -194,6 +194,25 @@ CASES = [
     # jobs
     Bad("train the unknown", "POST", "/train/nope", 404, SYSTEM),
     Bad("train no number", "POST", f"/train/{SYSTEM}", 400, "max_epochs", body={"max_epochs": [1]}),
+    *(
+        Bad(f"train {key} {value!r}", "POST", f"/train/{SYSTEM}", 400, f"{key}: expected {what}", body={key: value})
+        for key, value, what in (
+            ("max_epochs", 0, "a whole number from 1"),
+            ("max_epochs", -3, "a whole number from 1"),
+            ("max_epochs", 2.5, "a whole number from 1"),
+            ("max_epochs", True, "a whole number from 1"),
+            ("max_epochs", "ten", "a whole number from 1"),
+            ("max_epochs", 1e30, "a whole number from 1"),
+            ("folds", "0", "a whole number from 1"),
+            ("seed", -1, "a whole number from 0"),
+            ("on_all", "perhaps", "true or false"),
+            ("from_scratch", 2, "true or false"),
+        )
+    ),
+    Bad("train, misspelled", "POST", f"/train/{SYSTEM}", 400, "is max_epochs meant?", body={"max_epoch": 3}),
+    Bad("train from no version", "POST", f"/train/{SYSTEM}", 404, "no version '0099'", body={"from_version": "0099"}),
+    Bad("train no variant", "POST", f"/train/{SYSTEM}", 400, "variant", body={"variant": "thin"}),
+    Bad("train all, one wrong", "POST", "/train/", 400, "max_epochs", body={SYSTEM: {"max_epochs": "many"}}),
     Bad("train on a path", "POST", f"/train/{SYSTEM}", 400, "gpus", body={"gpus": "../x"}),
     Bad("train with a list", "POST", f"/train/{SYSTEM}", 422, "dictionary", body=[1]),
     Bad(

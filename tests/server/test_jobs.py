@@ -16,6 +16,7 @@ import pytest
 from live import wait_for
 
 from msklabel.jobs.child import AppSource, JobError
+from msklabel.jobs.presence import Presence
 from msklabel.jobs.process import AlreadyRunning, JobRunner
 
 HERE = Path(__file__).resolve().parent
@@ -119,6 +120,52 @@ def test_a_waiting_job_can_be_stopped(runner: JobRunner, tmp_path: Path) -> None
         runner.stop("train")
     assert waiting.describe()["status"] == "STOPPED"
     assert waiting.describe()["details"]
+
+
+def test_every_job_is_recorded_from_its_request_to_its_last_line(tmp_path: Path, runner: JobRunner) -> None:
+    kept: list[tuple[str, str, str | None]] = []
+    recorded = JobRunner(
+        AppSource("job_app:JobApp", "", str(tmp_path), {}),
+        tmp_path / "logs",
+        grace_s=1.0,
+        record=lambda _id, _kind, request, status, detail: kept.append((request["do"], status, detail)),
+    )
+    recorded.start("train", {"do": "refuse"}).outcome.exception(30)
+    recorded.start("train", {"do": "wait", "polite": True})
+    wait_for((tmp_path / "started").exists)
+    waiting = recorded.start("train", {"do": "lines"}, enqueue=True)
+    recorded.stop("train")
+    waiting.outcome.result(30)
+    recorded.close()
+    last = {do: (status, detail) for do, status, detail in kept}
+    refused = [status for do, status, _ in kept if do == "refuse"]
+    assert (refused[0] in ("SUBMITTED", "RUNNING"), refused[-1]) == (True, "ERROR")
+    assert last["refuse"][0] == "ERROR" and "nothing to train on" in str(last["refuse"][1])
+    assert (last["wait"][0], last["lines"]) == ("STOPPED", ("DONE", "line 49"))
+    assert ("lines", "SUBMITTED") in [(do, status) for do, status, _ in kept]
+
+
+def test_a_record_that_fails_stops_no_job(tmp_path: Path, runner: JobRunner) -> None:
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    recorded = JobRunner(AppSource("job_app:JobApp", "", str(tmp_path), {}), tmp_path / "logs", 1.0, record=full)
+    assert recorded.start("train", {"do": "lines"}).outcome.result(30) == {"did": "lines"}
+    recorded.close()
+
+
+def test_only_a_server_that_is_alone_may_call_jobs_lost(tmp_path: Path) -> None:
+    first, second, third = (Presence(tmp_path / "lock") for _ in range(3))
+    alone: list[str] = []
+    first.enter(lambda: alone.append("first"))
+    second.enter(lambda: alone.append("second"))
+    first.leave()
+    third.enter(lambda: alone.append("third"))
+    for presence in (second, third):
+        presence.leave()
+    first.enter(lambda: alone.append("first again"))
+    first.leave()
+    assert alone == ["first", "first again"]
 
 
 def test_nothing_to_stop(runner: JobRunner) -> None:

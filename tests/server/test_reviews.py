@@ -12,6 +12,11 @@ from typing import Any
 import numpy as np
 from live import ADMIN_TOKEN, IMAGES, SYSTEM, Site, write_label
 
+from msklabel.catalogue import load_catalogue
+from msklabel.learn.task import SystemTrainTask
+from msklabel.learn.versions import Versions
+from msklabel.store.datastore import MskDatastore
+
 IMAGE, TAG = IMAGES[2], "second"
 
 
@@ -47,6 +52,29 @@ def test_history_review_and_difference(token_site: Site, folder: Path) -> None:
     gone = int((labels == 1).sum())
     assert changed["changed_voxels"] == gone > 0
     assert [counts["removed"] for counts in changed["classes"].values() if counts["removed"]] == [gone]
+
+
+def test_a_label_that_a_training_holds_back_is_shown_with_the_reason_until_it_is_accepted(
+    token_site: Site, folder: Path
+) -> None:
+    labels = token_site.phantoms[IMAGE].labels
+    file = write_label(folder / "final.nii.gz", labels, token_site.phantoms[IMAGE].affine)
+    system = load_catalogue(None, [SYSTEM], "demo")[SYSTEM]
+    store = MskDatastore(token_site.studies, token_site.state, {SYSTEM: system}).store  # as a training's process has it
+    version = store.submit(IMAGE, file, "final", {"model": SYSTEM, "client_id": "anna"}).id
+    task = SystemTrainTask(system, Versions(folder), lambda _: store.training_pairs(SYSTEM), store)
+    task.hold = store.reviews.hold
+    sha256 = store.training_pairs(SYSTEM)[0].sha256
+    task.update.tell({sha256: "shifted onto the body it would be 0.97", "of another scan": ""})
+
+    [told] = token_site.ask("GET", f"/msk/labels/review?system={SYSTEM}&held=true").json()
+    assert (told["version"], told["held"]) == (version, "shifted onto the body it would be 0.97")
+    assert token_site.ask("GET", "/msk/labels/review").json()[0] == told
+    assert token_site.ask("GET", "/msk/labels/review?system=nothing").status_code == 404
+    accepted = token_site.ask("POST", "/msk/labels/review", ADMIN_TOKEN, json={"version": version, "state": "accepted"})
+    assert [event["state"] for event in accepted.json()["reviews"]] == ["held", "accepted"]
+    assert token_site.ask("GET", "/msk/labels/review?held=true").json() == []
+    assert [pair.state for pair in store.training_pairs(SYSTEM)] == ["accepted"]
 
 
 def test_what_cannot_be_reviewed(token_site: Site) -> None:

@@ -50,6 +50,20 @@ def test_round_trip(studies: Path, tmp_path: Path, suffix: str) -> None:
     assert [entry["idx"] for entry in info["label_info"]] == [1, 5, 7]
 
 
+def test_two_labels_written_at_once_never_look_the_same(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = store(studies).store.labels
+    monkeypatch.setattr("os.fsync", lambda _: None)  # as on a fast disk
+
+    def written(_: int) -> int:
+        with labels._written(b"of one size") as file:
+            return file.stat().st_mtime_ns
+
+    times = [written(number) for number in range(100)]  # by time and size it is told which label a copy is of
+    assert len(set(times)) == len(times)
+
+
 def test_history_only_grows_and_the_newest_wins(studies: Path, tmp_path: Path) -> None:
     data = store(studies)
     for value in (1, 2, 3):

@@ -12,7 +12,7 @@ from store_samples import ABDUCTORS, SHAPE, TISSUES, blocks, scan, store, write
 from msklabel.choose.task import strategies
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.store.datastore import MskDatastore
-from msklabel.store.history import changed_voxels, difference, history
+from msklabel.store.history import changed_voxels, difference, history, to_review
 
 FIRST = strategies()["first"]
 pytestmark = pytest.mark.usefixtures("any_database")
@@ -137,6 +137,33 @@ def test_the_reviewer_module_sees_reviews_made_elsewhere(data: MskDatastore) -> 
     seen = data.json()["objects"]["b"]["labels"]["final"]["info"]["segmentationMeta"]
     assert seen.pop("editTime") > 1
     assert seen == {"status": "flagged", "level": "hard", "approvedBy": "rudi", "comment": "too thick"}
+
+
+def waiting(data: MskDatastore, **options: Any) -> list[tuple[int, str | None]]:
+    told = to_review(data.store.labels, data.store.reviews, **options)
+    return [(version["version"], version["held"]) for version in told]
+
+
+def test_what_a_training_holds_back_waits_for_a_reviewer_first_and_with_the_reason(data: MskDatastore) -> None:
+    older, first, second = submit(data, blocks(2)), submit(data, blocks(1)), submit(data, blocks(1), image="a")
+    other = submit(data, blocks(1), image="a", system=ABDUCTORS.name)
+    assert waiting(data) == [(first, None), (second, None), (other, None)]
+    data.store.reviews.hold({first: "", second: "with left and right exchanged it would be 0.95"})
+    data.store.reviews.hold({first: "", second: "with left and right exchanged it would be 0.95"})
+    held = (second, "with left and right exchanged it would be 0.95")
+    assert waiting(data) == [held, (first, None), (other, None)]
+    assert waiting(data, held=True) == waiting(data, most=1) == [held]
+    assert waiting(data, system=ABDUCTORS.name) == [(other, None)]
+    assert [line.facts["version"] for line in data.store.audit("review")] == [second]  # told once
+    data.store.reviews.hold({second: ""})
+    assert waiting(data) == [(first, None), (second, None), (other, None)]
+    data.store.reviews.hold({second: "again"})
+    data.store.reviews.add(second, "accepted", None, "rita")
+    assert waiting(data) == [(first, None), (other, None)]
+    states = [event.state for event in data.store.reviews.of([second])[second]]
+    assert states == ["held", "released", "held", "accepted"]
+    pairs = {pair.version_id: pair.state for pair in data.training_pairs(TISSUES.name)}
+    assert pairs == {first: "submitted", second: "accepted"} and older not in pairs
 
 
 def test_changed_voxels_of_each_class() -> None:

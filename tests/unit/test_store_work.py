@@ -154,15 +154,19 @@ def test_history_is_only_added_to(shared: Store, table: str, column: str, messag
 
 
 def test_jobs_outlive_the_server(shared: Store) -> None:
-    shared.jobs.started("1", "train", {"model": "hip"})
-    shared.jobs.started("2", "scoring", {})
-    shared.jobs.ended("1", "DONE", "epoch 5 of 5")
-    assert [job.id for job in shared.jobs.lose_running()] == ["2"]
-    assert [(job.id, job.status, job.detail) for job in shared.jobs.recent()] == [
-        ("1", "DONE", "epoch 5 of 5"),
-        ("2", "LOST", None),
-    ]
-    assert [job.request for job in shared.jobs.recent("train")] == [{"model": "hip"}]
+    shared.jobs.put("1", "train", {"model": "hip"}, "SUBMITTED")
+    shared.jobs.put("2", "scoring", {}, "RUNNING", "first line")
+    shared.jobs.put("3", "train", {"model": "hip", "seed": 1}, "SUBMITTED")
+    shared.jobs.put("1", "train", {"model": "hip"}, "RUNNING")
+    [running] = [job for job in shared.jobs.recent() if job.id == "1"]
+    shared.jobs.put("1", "train", {"model": "hip"}, "DONE", "epoch 5 of 5")
+    assert [job.id for job in shared.jobs.lose_running()] == ["2", "3"]
+    assert shared.jobs.lose_running() == []
+    told = {job.id: (job.status, job.detail) for job in shared.jobs.recent()}
+    assert told == {"1": ("DONE", "epoch 5 of 5"), "2": ("LOST", "first line"), "3": ("LOST", None)}
+    done = next(job for job in shared.jobs.recent("train") if job.id == "1")
+    assert running.ended is None and done.ended is not None and done.ended >= done.started == running.started
+    assert [job.request for job in shared.jobs.recent("scoring")] == [{}]
 
 
 def test_the_audit_trail_tells_who_did_what(shared: Store) -> None:

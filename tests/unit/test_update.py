@@ -75,7 +75,10 @@ def test_a_label_with_classes_exchanged_is_held_back_until_a_reviewer_accepts_it
     order = Order(Recipe(epochs=40))
     assert (made(update, cases, tmp_path / "good", order).metrics["mean_dice"] or 0) > 0.8
     wrong = case_of(3, wrong=True)
+    told: list[dict[str, str]] = []
+    update.tell = told.append
     plan = update.plan([*cases, wrong], order)
+    assert told == [{**dict.fromkeys([case.label for case in cases], ""), "label3True": plan.held["label3True"]}]
     assert "with labels exchanged" in plan.held["label3True"]
     assert "scan3" not in [case.id for case in plan.selection.learned]
     accepted = Case(wrong.id, wrong.patient, wrong.load, label=wrong.label, accepted=True)

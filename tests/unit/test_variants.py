@@ -54,7 +54,7 @@ def test_the_fat_fraction_under_the_labels_decides(fat_percent: float, variant: 
 def test_a_scan_is_segmented_by_the_variant_once_it_is_in_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msklabel.predict.served.loaded_network", lambda *_: Muscle())
+    monkeypatch.setattr("msklabel.predict.selection.loaded_network", lambda *_: Muscle())
     system, versions = dixon_system(), Versions(tmp_path)
     model = ServedModel(system, versions, "cpu")
     for _ in range(2):
@@ -129,7 +129,7 @@ class Inner(nn.Module):
 def test_the_answer_says_what_was_measured_and_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("msklabel.predict.served.loaded_network", lambda *_: Inner())
+    monkeypatch.setattr("msklabel.predict.selection.loaded_network", lambda *_: Inner())
     system = dixon_system().model_copy(update={"patch_voxels": (48, 48, 1)})
     versions = Versions(tmp_path)
     versions.publish("toy", versions.add(system, [weights_of(build_network(system))], {}).name)

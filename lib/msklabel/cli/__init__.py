@@ -7,7 +7,20 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from msklabel.cli import backup, demo, infer, measure, scans, serve, simulate, synthesize, systems, train, versions
+from msklabel.cli import (
+    backup,
+    demo,
+    infer,
+    measure,
+    relaxometry,
+    scans,
+    serve,
+    simulate,
+    synthesize,
+    systems,
+    train,
+    versions,
+)
 from msklabel.cli.shared import errors
 from msklabel.errors import UserError
 from msklabel.system import ConfigError
@@ -35,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "agreement": measure.agreement,
     "distance-map": measure.distance_map,
     "associate": measure.associate,
+    "relaxometry": relaxometry.relaxometry,
     "serve": serve.serve,
     "backup": backup.backup,
     "restore": backup.restore,

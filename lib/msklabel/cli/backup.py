@@ -10,17 +10,27 @@ from rich.progress import Progress
 
 from msklabel.cli.shared import State, Studies, console, errors
 
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MSKLABEL_DATABASE",
+        help="URL of a PostgreSQL database, postgresql://user@host/name; a file in the state folder by default. "
+        "A password is better kept in ~/.pgpass than given here.",
+    ),
+]
+
 
 def backup(
     target: Annotated[Path, typer.Argument(help="Folder of the backup; an older one is brought up to date.")],
     studies: Studies,
     state: State = None,
+    database: Database = None,
 ) -> None:
     """Copy database, labels and models of a studies folder, while the server runs; not the images."""
     from msklabel.store.backup import back_up
 
     with Progress(console=console, transient=True) as bar:
-        number = back_up(state or studies / ".msklabel", target, _Told(bar, "copying labels"))
+        number = back_up(state or studies / ".msklabel", target, _Told(bar, "copying labels"), database)
     console.print(f"{number} labels with their history are in {target}", highlight=False, markup=False)
 
 
@@ -28,24 +38,28 @@ def restore(
     source: Annotated[Path, typer.Argument(help="A backup.")],
     studies: Studies,
     state: State = None,
+    database: Database = None,
 ) -> None:
-    """Put a backup in place; what was there is kept beside. Stop the server first."""
+    """Put a backup in place; what was there is kept beside. Stop the server first.
+
+    A PostgreSQL database must be empty (createdb NAME): no row of another one is ever overwritten.
+    """
     from msklabel.store import backup as backups
 
     place = state or studies / ".msklabel"
     with Progress(console=console, transient=True) as bar:
-        former = backups.restore(source, place, _Told(bar, "copying labels"))
+        former = backups.restore(source, place, _Told(bar, "copying labels"), database)
     console.print(f"{place} is as it was when {source} was made", highlight=False, markup=False)
     if former:
         console.print(f"what was there before is in {former}", highlight=False, markup=False)
 
 
-def verify(studies: Studies, state: State = None) -> None:
+def verify(studies: Studies, state: State = None, database: Database = None) -> None:
     """Check the database, and every label file against its checksum; exit status 1 if something is wrong."""
     from msklabel.store import backup as backups
 
     with Progress(console=console, transient=True) as bar:
-        checked = backups.verify(state or studies / ".msklabel", _Told(bar, "reading labels"))
+        checked = backups.verify(state or studies / ".msklabel", _Told(bar, "reading labels"), database)
     for problem in checked.problems:
         errors.print(problem, style="red", highlight=False, markup=False)
     if checked.problems:

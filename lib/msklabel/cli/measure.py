@@ -25,6 +25,13 @@ Sides = Annotated[
         help="auto: by the mid-sagittal plane, where both sides are there; none; left or right: the one there is."
     ),
 ]
+Model = Annotated[
+    Path | None, typer.Option(help="Version that made the labels, models/<system>/<version>; noted in the report.")
+]
+LabelState = Annotated[
+    Path | None,
+    typer.Option("--state", help="State folder of the server that the labels are from; says what each speaks of."),
+]
 Pdf = Annotated[bool, typer.Option(help="Write the report as PDF, too.")]
 
 
@@ -42,19 +49,24 @@ def evaluate(
     sides: Sides = "auto",
     resample: Annotated[bool, typer.Option(help="Bring predictions on other grids to the truth's.")] = False,
     paired_only: Annotated[bool, typer.Option(help="Leave out files without a partner.")] = False,
+    model: Model = None,
+    state: LabelState = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
     """Compare predicted label maps with true ones: a row for each scan and structure, a summary, a report."""
     from msklabel.measure.evaluate_folder import evaluate_folders, read_folds
+    from msklabel.measure.sidecars import partial_labels
 
     chosen = load_catalogue(configs, [system])[system]
     models = _named_folders(pred)
-    _make(out)
+    make_folder(out)
     fold_of = read_folds(folds) if folds else None
-    result = evaluate_folders(chosen, truth, models, sides, resample, paired_only, images, fold_of, console.print)
+    known = partial_labels(state) if state else None
+    options = (sides, resample, paired_only, images, fold_of, console.print, known, model)
+    result = evaluate_folders(chosen, truth, models, *options)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def quantify(
@@ -72,15 +84,20 @@ def quantify(
     sides: Sides = "auto",
     maps: Annotated[bool, typer.Option(help="Write the fat fraction of every scan as NIfTI.")] = False,
     resample: Annotated[bool, typer.Option(help="Bring labels on other grids to their image's.")] = False,
+    sr: Annotated[bool, typer.Option(help="Write a DICOM Structured Report of every scan that is DICOM.")] = False,
+    model: Model = None,
+    state: LabelState = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
     """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report."""
     from msklabel.imaging.maps import write_map
     from msklabel.measure.quantify_folder import Loaded, quantify_folder
+    from msklabel.measure.sidecars import partial_labels
+    from msklabel.measure.structured_report import write_reports
 
     chosen = load_catalogue(configs, [system])[system]
-    _make(out)
+    make_folder(out)
 
     def each(loaded: Loaded) -> None:
         console.print(f"{loaded.scan}: measured", highlight=False)
@@ -88,9 +105,13 @@ def quantify(
             if name == "fat_fraction_percent":
                 write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
 
-    result = quantify_folder(chosen, labels, images, clinical, _slice_choice(at), sides, resample, each)
+    known = partial_labels(state) if state else None
+    options = (_slice_choice(at), sides, resample, each, known, model)
+    result = quantify_folder(chosen, labels, images, clinical, *options)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    for file in write_reports(result.cases, chosen, out) if sr else ():
+        console.print(f"{file} written", highlight=False)
+    write_report(result.report, out, pdf)
 
 
 def associate(
@@ -107,11 +128,11 @@ def associate(
     """Relate quantities to outcomes: regressions, unadjusted and adjusted, and sarcopenia's heat map."""
     from msklabel.measure.associate_folder import associate_tables, parse_outcomes
 
-    _make(out)
+    make_folder(out)
     covariates = [name.strip() for name in adjust.split(",") if name.strip()]
     result = associate_tables(quantities, clinical, parse_outcomes(outcome), exposure or (), covariates)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def agreement(
@@ -124,10 +145,10 @@ def agreement(
     """Compare one quantity of two tables of the same scans: Bland-Altman, ICC, r; a report."""
     from msklabel.measure.agreement_folder import agreement_of_tables
 
-    _make(out)
+    make_folder(out)
     result = agreement_of_tables(first, second, quantity)
     result.write(out)
-    _write_report(result.report, out, pdf)
+    write_report(result.report, out, pdf)
 
 
 def distance_map(
@@ -154,7 +175,7 @@ def distance_map(
     first, second = read_pair(Pair(truth.name, truth, pred), resample)
     masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
     found = measure(masks[0], masks[1], first.affine)
-    _make(out)
+    make_folder(out)
     title = f"{structure}: distance of {truth.name} from {pred.name}, mm, negative inside"
     write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
     replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
@@ -192,14 +213,20 @@ def _named_folders(values: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder that results go to.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
-def _write_report(report: Report, out: Path, pdf: bool) -> None:
+def write_report(report: Report, out: Path, pdf: bool) -> None:
+    """Write ``report.html`` and, where asked for, ``report.pdf``."""
     from msklabel.measure.report.page import write_html
     from msklabel.measure.report.pdf import write_pdf
 

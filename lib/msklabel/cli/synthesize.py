@@ -82,7 +82,7 @@ def _read(labelmap: Path) -> tuple[Any, tuple[float, float, float], tuple[float,
     import numpy as np
 
     from msklabel.imaging.read import read_scan
-    from msklabel.pipeline.preprocess import turned_grid
+    from msklabel.pipeline.grid import turned_grid
 
     scan = read_scan(labelmap)
     voxels = np.rint(scan.array[0]).astype(np.int32)

@@ -19,7 +19,9 @@ from msklabel.jobs.child import AppSource, Child, JobError
 from msklabel.jobs.logfile import JobLog
 
 logger = logging.getLogger(__name__)
-KINDS = ("train", "scoring", "batch_infer", "background")
+KINDS = ("train", "scoring", "batch_infer", "background", "quantities")
+Record = Callable[[str, str, Mapping[str, Any], str, str | None], None]
+"""Keeps the present state of a job: id, kind, request, status, last line; see ``msklabel.store.jobs.Jobs.put``."""
 _KEPT = 100
 _DETAILS = 20
 
@@ -52,6 +54,10 @@ class Job:
     outcome: Future[Any] = field(default_factory=Future)
     child: Child | None = None
 
+    def accepted(self) -> dict[str, Any]:
+        """What whoever asked for it is told at once, whether or not it runs by then."""
+        return {"id": self.id, "status": "SUBMITTED", "request": self.request, "start_ts": self.start_ts}
+
     def describe(self) -> dict[str, Any]:
         """The status as clients of MONAI Label know it."""
         known = {"id": self.id, "status": self.status, "request": self.request, "start_ts": self.start_ts}
@@ -70,15 +76,26 @@ class JobRunner:
         logs: Folder for one log file for each job.
         grace_s: Seconds between asking a job to stop and killing it.
         on_change: Called when a job starts or ends, from its thread.
+        record: Keeps what is known of a job after this process; a record that fails never stops a job.
+        others: What a child of some kinds builds instead of the app.
     """
 
     def __init__(
-        self, source: AppSource, logs: Path, grace_s: float = 20.0, on_change: Callable[[Job], None] | None = None
+        self,
+        source: AppSource,
+        logs: Path,
+        grace_s: float = 20.0,
+        on_change: Callable[[Job], None] | None = None,
+        record: Record | None = None,
+        others: Mapping[str, AppSource] | None = None,
     ) -> None:
         self._source = source
+        self._others = dict(others or {})
         self._logs = logs
         self._grace_s = grace_s
         self._on_change = on_change or (lambda job: None)
+        self._record = record
+        self._recording = threading.Lock()
         self._changed = threading.Condition()
         self._jobs: dict[str, list[Job]] = {kind: [] for kind in KINDS}
         self._threads: dict[str, threading.Thread] = {}
@@ -87,7 +104,8 @@ class JobRunner:
     def start(self, kind: str, request: Mapping[str, Any], enqueue: bool = False) -> Job:
         """Start a job, or queue it behind the running one.
 
-        A job that was told to stop counts as stopped, though it may still be writing its checkpoint.
+        A job that was told to stop counts as stopped, though it may still be writing its checkpoint. It is recorded
+        before this returns, which takes as long as the database does.
 
         Raises:
             AlreadyRunning: If one runs or waits and ``enqueue`` is false.
@@ -101,6 +119,7 @@ class JobRunner:
                 self._threads[kind] = threading.Thread(target=self._work, args=(kind,), name=f"job-{kind}", daemon=True)
                 self._threads[kind].start()
             self._changed.notify_all()
+        self._keep(job)
         return job
 
     def running(self, kind: str) -> Job | None:
@@ -119,17 +138,20 @@ class JobRunner:
             job = self._active(kind)
             if job is not None:
                 self._stop(job)
+        if job is not None:
+            self._keep(job)
         return job
 
     def close(self) -> None:
         """Stop everything and wait until it has stopped."""
         with self._changed:
             self._closed = True
-            for jobs in self._jobs.values():
-                for job in jobs:
-                    if job.status in ("RUNNING", "SUBMITTED"):
-                        self._stop(job)
+            active = [job for jobs in self._jobs.values() for job in jobs if job.status in ("RUNNING", "SUBMITTED")]
+            for job in active:
+                self._stop(job)
             self._changed.notify_all()
+        for job in active:
+            self._keep(job)
         for thread in self._threads.values():
             thread.join(self._grace_s + 5)
 
@@ -160,9 +182,21 @@ class JobRunner:
     def _next(self, kind: str) -> Job | None:
         return next((job for job in self._jobs[kind] if job.status == "SUBMITTED"), None)
 
+    def _keep(self, job: Job) -> None:
+        """Record a job as it is now; one after the other, so that the last record is of the last state."""
+        if self._record is None:
+            return
+        with self._recording:
+            try:
+                self._record(job.id, job.kind, job.request, job.status, job.details[-1] if job.details else None)
+            except Exception:
+                logger.exception("%s job %s could not be recorded", job.kind, job.id)
+
     def _run(self, job: Job) -> None:
+        self._keep(job)
         self._on_change(job)
         request, environment = _for_child(job)
+        source = self._others.get(job.kind, self._source)
         try:
             with (
                 tempfile.TemporaryDirectory(prefix=f"{job.kind}-", ignore_cleanup_errors=True) as scratch,
@@ -170,7 +204,7 @@ class JobRunner:
             ):
                 with self._changed:
                     if job.status == "RUNNING":
-                        job.child = Child(job.kind, request, self._source, {**environment, "TMPDIR": scratch})
+                        job.child = Child(job.kind, request, source, {**environment, "TMPDIR": scratch})
                 if job.child is None:
                     return
                 for line in job.child.lines():
@@ -190,6 +224,7 @@ class JobRunner:
                 job.status = "ERROR" if error else "DONE"
             if error and str(error) not in (job.details[-1] if job.details else ""):
                 job.details.append(str(error))
+        self._keep(job)
         if error:
             job.outcome.set_exception(error)
         else:

@@ -1,4 +1,4 @@
-"""The child's side: ``python -m msklabel.jobs.worker train|scoring|batch_infer|background``.
+"""The child's side: ``python -m msklabel.jobs.worker train|scoring|batch_infer|background|quantities``.
 
 Reads one line of JSON from stdin (never from the command line, which every user of the machine can read), builds the
 app, runs the method and writes one line of JSON to stdout. SIGTERM means: stop at the next checkpoint.
@@ -17,7 +17,7 @@ import threading
 import time
 from typing import IO, Any
 
-METHODS = ("train", "scoring", "batch_infer", "background")
+METHODS = ("train", "scoring", "batch_infer", "background", "quantities")
 _NICER = 10
 _ORPHAN_GRACE_S = 20.0
 logger = logging.getLogger("msklabel.jobs")

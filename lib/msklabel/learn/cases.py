@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.learn.annotation import keep_drawn_slices, known_classes, known_labels
-from msklabel.pipeline.preprocess import Prepared, Preprocess, turned_grid
+from msklabel.pipeline.grid import turned_grid
+from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.system import System
 
 _EVERYTHING = Annotated()

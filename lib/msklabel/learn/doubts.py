@@ -13,7 +13,7 @@ from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, Segmenter
 from msklabel.learn.record import read_json, rounded, to_json
 from msklabel.learn.screening import Finding, Usual, assess, usual_agreement
-from msklabel.pipeline.preprocess import turned_grid
+from msklabel.pipeline.grid import turned_grid
 
 logger = logging.getLogger(__name__)
 _BETTER_DICE = 0.05

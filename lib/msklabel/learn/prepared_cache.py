@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
-from msklabel.pipeline.preprocess import Grid, Prepared
+from msklabel.pipeline.grid import Grid
+from msklabel.pipeline.preprocess import Prepared
 from msklabel.pipeline.sides import Sides
 from msklabel.system import System
 

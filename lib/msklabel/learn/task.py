@@ -17,10 +17,11 @@ from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
 from msklabel.durable import replace_text
-from msklabel.errors import Conflict, UserError
+from msklabel.errors import Conflict
 from msklabel.imaging import Scan
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
+from msklabel.learn.asked import switch, whole
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.fit import Recipe
 from msklabel.learn.prepared_cache import PreparedCache
@@ -73,6 +74,7 @@ class SystemTrainTask(TrainTask):
         device: Where to train; a GPU where there is one by default.
         cache_bytes: Most disk for prepared scans, which lie beside the versions' folder; 0 keeps none.
         mlflow: URI of an MLflow store that records trainings, beside TensorBoard's files.
+        hold: Notes for reviewers which label versions are held back, and why; empty where one is not.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class SystemTrainTask(TrainTask):
         device: str | None = None,
         cache_bytes: int = 0,
         mlflow: str | None = None,
+        hold: Callable[[dict[int, str]], None] = lambda _: None,
     ) -> None:
         super().__init__(f"Train {system.title} ({system.network.name}, {system.profile} profile) on submitted labels")
         self.system = system
@@ -91,7 +94,8 @@ class SystemTrainTask(TrainTask):
         self.device = device
         self.mlflow = mlflow
         prepare = PreparedCache(versions.root.parent / "cache", cache_bytes) if cache_bytes else prepare_case
-        self.update = Update(system, versions, roles, device, prepare)
+        self.hold = hold
+        self.update = Update(system, versions, roles, device, prepare, self._tell)
         self.home = versions.root / system.name
         self.folder = self.home / "training"
         self.progress = Progress(self.home / "training.json", system.name)
@@ -172,26 +176,42 @@ class SystemTrainTask(TrainTask):
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.stats()
 
+    def _tell(self, judged: dict[str, str]) -> None:
+        """Note which labels are held back, for each version that has them."""
+        pairs = self.pairs(self.system.name)
+        self.hold({pair.version_id: judged[pair.sha256] for pair in pairs if pair.sha256 in judged})
+
     def _run_folder(self) -> Path:
         """Where TensorBoard's files of this training go: the same where it goes on."""
         name = read_json(self.folder / "run.json").get("name") or time.strftime("%Y%m%d-%H%M%S")
         replace_text(self.folder / "run.json", to_json({"name": name}))
         return self.home / "runs" / name
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Refuse at once what a training could only fail on.
+
+        Raises:
+            UserError: If an option has a value that it cannot have.
+            NotFound: If there is no such version to start from.
+        """
+        order = self._order(request)
+        if order.from_version:
+            self.update.versions.get(self.system.name, order.from_version)
+
     def _order(self, request: Mapping[str, Any]) -> Order:
         variant = str(request.get("variant") or "")
         system = self.system.with_variant(variant) if variant else self.system
         recipe = Recipe(
-            epochs=_whole(request, "max_epochs", system.train.epochs),
-            folds=_whole(request, "folds", 1),
-            seed=_whole(request, "seed", 0, lowest=0),
+            epochs=whole(request, "max_epochs", system.train.epochs),
+            folds=whole(request, "folds", 1),
+            seed=whole(request, "seed", 0, lowest=0),
             device=self.device,
         )
         return Order(
             recipe,
-            bool(request.get("on_all")),
+            switch(request, "on_all"),
             str(request.get("from_version") or ""),
-            bool(request.get("from_scratch")),
+            switch(request, "from_scratch"),
             variant,
         )
 
@@ -259,14 +279,3 @@ def _identity(image: Path) -> str:
     files = sorted(image.iterdir()) if image.is_dir() else [image]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
     return f"{image}:{facts}"
-
-
-def _whole(request: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:
-    value = request.get(key, default)
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = lowest - 1
-    if number < lowest:
-        raise UserError(f"{key}: expected a whole number from {lowest}, got {value!r}")
-    return number

@@ -76,6 +76,7 @@ class Update:
         roles: Who trains and who validates.
         device: Where to predict; None takes the CPU.
         prepare: Brings cases to the working grid.
+        tell: Told of every label that was looked at, by checksum, why it is held back; empty where it is not.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class Update:
         roles: Roles,
         device: str | None = None,
         prepare: Callable[[System, Case], PreparedCase] = prepare_case,
+        tell: Callable[[dict[str, str]], None] = lambda _: None,
     ) -> None:
         self.system = system
         self.versions = versions
         self.roles = roles
         self.prepare = prepare
+        self.tell = tell
         self.device = device or "cpu"
         folder = versions.root / system.name
         self.scores = KeptScores(folder / "scores")
@@ -109,6 +112,7 @@ class Update:
         serving = self.serving(order.variant)
         base = self._base(order)
         held = self._held(cases, roles, serving)
+        self.tell({case.label: held.get(case.label, "") for case in cases if not case.accepted})
         usable = [case for case in cases if case.label not in held]
         if order.on_all:
             roles = dict.fromkeys(roles, TRAIN)

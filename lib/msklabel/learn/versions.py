@@ -111,6 +111,11 @@ class Versions:
         names = self.names(system)
         return set(self.get(system, names[-1]).metrics.get("considered", [])) if names else set()
 
+    def held(self, system: str) -> set[str]:
+        """Checksums of the labels that the newest version held back."""
+        names = self.names(system)
+        return set(self.get(system, names[-1]).metrics.get("held", {})) if names else set()
+
     def publish(self, system: str, name: str, variant: str = "", reason: str = "", who: str = "") -> None:
         """Put a stored version in service, atomically; the history says when and why.
 

@@ -13,7 +13,7 @@ from msklabel.measure.agreement import bland_altman, icc, pearson
 from msklabel.measure.clinical import number_columns, read_table
 from msklabel.measure.report.figures import bland_altman_plot, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
-from msklabel.measure.report.provenance import of_files, software
+from msklabel.measure.report.provenance import of_table, software
 
 _KEYS = ["scan", "structure", "side"]
 _METHODS = (
@@ -65,7 +65,7 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
         Section("How it was computed", _METHODS),
         Section(heading(quantity), (), pictures, [Table("By structure and side", table)]),
     ]
-    provenance = [*software(), *of_files("first", [first]), *of_files("second", [second])]
+    provenance = [*software(), *of_table("first", first), *of_table("second", second)]
     return Agreement(table, Report(f"Agreement of {heading(quantity)}", (), sections, provenance))
 
 

@@ -13,7 +13,7 @@ from msklabel.measure.associations import KINDS, Kind, association_table, correl
 from msklabel.measure.clinical import number_columns, read_clinical, read_table
 from msklabel.measure.report.figures import heat_map
 from msklabel.measure.report.page import Picture, Report, Section, Table
-from msklabel.measure.report.provenance import of_files, software
+from msklabel.measure.report.provenance import of_files, of_table, software
 from msklabel.measure.sarcopenia import with_sarcopenia
 
 _METHODS = (
@@ -102,7 +102,7 @@ def associate_tables(
         joined = measured.join(facts[["sex", "low_muscle_mass"]], how="inner").dropna(subset="low_muscle_mass")
         sarcopenia = correlations(joined, chosen, "low_muscle_mass")
         sections.append(_sarcopenia_section(sarcopenia))
-    provenance = [*software(), *of_files("table", [quantities, clinical])]
+    provenance = [*software(), *of_table("quantities", quantities), *of_files("clinical", [clinical])]
     report = Report("Associations", ["Associations of quantities with outcomes; no causes."], sections, provenance)
     return Associations(regressions, sarcopenia, report)
 

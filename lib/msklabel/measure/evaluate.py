@@ -23,13 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msklabel.errors import UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.overlap import confusion, counts_of, generalised_dice
+from msklabel.measure.partial import LookedAt, looked_at
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
 from msklabel.measure.surface import Points, SurfaceDistances, surface_distances, surfaces
 from msklabel.system import System
 
 _NONE: Points = np.empty((0, 3), np.int32)
+_UNTOLD = SurfaceDistances(np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def evaluate_pair(
     affine: Affine,
     system: System,
     sides: str = "auto",
+    annotated: Annotated | None = None,
 ) -> list[Row]:
     """Compare two label maps on one grid.
 
@@ -83,6 +87,8 @@ def evaluate_pair(
         affine: Voxel index to RAS mm.
         system: Names labels and groups; in 2D systems surfaces are contours in axial slices.
         sides: ``auto`` parts left from right by the truth; ``none``; or the one side that is there.
+        annotated: What of the scan the truth speaks of; the rest of the prediction is not judged, see
+            :mod:`msklabel.measure.partial`.
 
     Raises:
         UserError: If a label map holds a value that the system does not have.
@@ -90,16 +96,20 @@ def evaluate_pair(
     """
     for name, labels in (("truth", truth), ("prediction", predicted)):
         require_known(labels, system, f"{scan}: the {name}")
+    seen = looked_at(annotated, system, truth.shape, affine)
+    truth, predicted = seen.only(truth), seen.only(predicted)
     plane, only = sides_of(truth, affine, sides)
-    tables = _tables(truth, predicted, system.classes, plane)
+    tables = _tables(truth, predicted, system.classes, plane, seen)
     whole = tables[None]
     voxel_cm3 = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    parts = parts_of(structures_of(system), plane, only)
-    distances = _distances(truth, predicted, parts, plane, affine, system)
+    parts = [part for part in parts_of(structures_of(system), plane, only) if seen.counts(part)]
+    across = closest_axes(affine)[0][2]
+    told = seen.whole or (system.dimensions == 2 and seen.axis == across)
+    distances = _distances(truth, predicted, parts, plane, affine, system) if told else {}
     rows = [_scan_row(scan, whole, voxel_cm3)]
     for part in parts:
         counts = counts_of(tables[part.half], part.indices)
-        found = distances[part]
+        found = distances.get(part, _UNTOLD)
         rows.append(
             Row(
                 scan=scan,
@@ -134,15 +144,16 @@ def require_known(labels: NDArray[np.uint8], system: System, what: str) -> None:
 
 
 def _tables(
-    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int, plane: Plane | None
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int, plane: Plane | None, seen: LookedAt
 ) -> dict[Half | None, NDArray[np.int64]]:
-    """The confusion table of the whole scan (None) and of each half."""
-    if plane is None:
-        return {None: confusion(truth, predicted, classes)}
+    """The confusion table of the whole scan (None) and of each half, over the slices that were looked at."""
     tables: dict[Half | None, NDArray[np.int64]] = {}
-    for side in SIDES_APART:
-        half = plane.half(side)
+    for side in SIDES_APART if plane else (None,):
+        half = plane.half(side) if plane and side else (slice(None),) * 3
         tables[side] = confusion(truth[half], predicted[half], classes)
+        tables[side][0, 0] -= seen.passed_over(truth.shape, half)
+    if plane is None:
+        return tables
     return {**tables, None: tables["left"] + tables["right"]}
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from msklabel.errors import UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.measure.clinical import read_table
 from msklabel.measure.evaluate import evaluate_pair
 from msklabel.measure.evaluation_report import case_picture, evaluation_report, summary_table
 from msklabel.measure.pairs import Pair, find_pairs, image_files, read_pair
 from msklabel.measure.report.page import Picture, Report
-from msklabel.measure.report.provenance import of_files, of_system, software
+from msklabel.measure.report.provenance import of_files, of_model, of_system, software
+from msklabel.measure.sidecars import annotated_for
 from msklabel.measure.summary import (
     KEYS,
     compare_models,
@@ -58,6 +60,8 @@ def evaluate_folders(
     images: Path | None = None,
     folds: Mapping[str, str] | None = None,
     say: Callable[[str], object] = lambda line: None,
+    of_store: Mapping[str, Annotated] | None = None,
+    model_folder: Path | None = None,
 ) -> Evaluation:
     """Evaluate one model or several on the same scans.
 
@@ -71,13 +75,15 @@ def evaluate_folders(
         images: Folder of the scans for the pictures.
         folds: Fold of each scan.
         say: Told after every scan.
+        of_store: What the true labels speak of, by checksum, see :mod:`msklabel.measure.sidecars`.
+        model_folder: Folder of the model version that made the predictions, where one did.
 
     Raises:
         UserError: If files have no partner, lie on different grids, or hold unknown labels.
     """
     by_model: dict[str, pd.DataFrame] = {}
     notes = [f"Truth: {truth.name}. A label map may itself be automatic; nothing here says who drew it."]
-    provenance = [*of_system(system), *software()]
+    provenance = [*of_system(system), *of_model(model_folder), *software()]
     tables: dict[str, pd.DataFrame] = {}
     in_report: dict[str, pd.DataFrame] = {}
     pictures: list[Picture] = []
@@ -86,7 +92,9 @@ def evaluate_folders(
         pairs, left_out = find_pairs(truth, folder, paired_only)
         if left_out:
             notes.append(f"{model}: left out for want of a partner: {', '.join(left_out)}.")
-        rows = _evaluate(system, pairs, sides, resample, f"{model}: ", say)
+        rows, partly = _evaluate(system, pairs, sides, resample, f"{model}: ", say, of_store)
+        if partly:
+            notes.append(f"{model}: judged where the truth was drawn only: {'; '.join(partly)}.")
         by_model[model] = rows
         provenance += of_files(f"{model}: prediction", [pair.predicted for pair in pairs])
         in_report[f"{model}: mean ± SD over scans"] = summary_table(summarise(rows))
@@ -124,15 +132,34 @@ def read_folds(file: Path) -> dict[str, str]:
 
 
 def _evaluate(
-    system: System, pairs: list[Pair], sides: str, resample: bool, prefix: str, say: Callable[[str], object]
-) -> pd.DataFrame:
-    rows = []
+    system: System,
+    pairs: list[Pair],
+    sides: str,
+    resample: bool,
+    prefix: str,
+    say: Callable[[str], object],
+    of_store: Mapping[str, Annotated] | None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """A row for each scan, structure and side, and which scans are judged in part."""
+    rows, partly = [], []
     for number, pair in enumerate(pairs, start=1):
         truth, predicted = read_pair(pair, resample)
-        found = evaluate_pair(pair.scan, truth.array, predicted.array, truth.affine, system, sides)
+        annotated = annotated_for(pair.truth, system, truth.array.shape, of_store)
+        found = evaluate_pair(pair.scan, truth.array, predicted.array, truth.affine, system, sides, annotated)
         rows += [row.as_dict() for row in found]
+        partly += [] if annotated.complete else [f"{pair.scan} ({_part(annotated)})"]
         say(f"{prefix}{number} of {len(pairs)}, {pair.scan}: generalised Dice {found[0].generalised_dice:.3f}")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), partly
+
+
+def _part(annotated: Annotated) -> str:
+    """How much an annotator looked at."""
+    parts = []
+    if annotated.classes is not None:
+        parts.append(f"{len(annotated.classes)} labels")
+    if annotated.slices is not None:
+        parts.append(f"{len(annotated.slices)} slices")
+    return ", ".join(parts)
 
 
 def _between_models(by_model: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

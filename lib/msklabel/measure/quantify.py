@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msklabel.errors import UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.evaluate import require_known
+from msklabel.measure.partial import LookedAt, looked_at, withhold
 from msklabel.measure.quantities import HEADERS, Measured, asymmetry_percent, height_m, quantities_of
 from msklabel.measure.reference_slice import slice_at_percent, thickest_neck
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
-from msklabel.measure.tally import Slices, Tally, tally
+from msklabel.measure.tally import ALL, Slices, Tally, tally
 from msklabel.system import System
 
 FEMUR = "femur"  # label that percentages of the femur are told by
@@ -63,6 +65,7 @@ def quantify(
     height_cm: float | None = None,
     choice: SliceChoice | None = None,
     sides: str = "auto",
+    annotated: Annotated | None = None,
 ) -> Quantified:
     """Measure a label map and the images under it.
 
@@ -75,16 +78,23 @@ def quantify(
         height_cm: Of the patient, where quantities are divided by its square.
         choice: Which slice areas are measured in.
         sides: ``auto``, ``none``, ``left`` or ``right``.
+        annotated: What of the scan the label speaks of; see :mod:`msklabel.measure.partial`.
 
     Raises:
         UserError: If a label is unknown, the height is 0, or the chosen slice cannot be found.
     """
     require_known(labels, system, f"{scan}: the label map")
     images = images or {}
+    seen = looked_at(annotated, system, labels.shape, affine)
+    labels = seen.only(labels)
     plane, only = sides_of(labels, affine, sides)
     table = tally(labels, affine, system.classes, plane, images)
-    parts = parts_of(structures_of(system), plane, only)
-    slices, volumes = _chosen(choice or SliceChoice(), table, labels, affine, system, plane, only)
+    every = parts_of(structures_of(system), plane, only)
+    parts = [part for part in every if seen.counts(part)]
+    choice = choice or SliceChoice()
+    if choice.kind == "percent" and not seen.whole:
+        raise UserError(f"a percentage of the femur cannot be told: {seen.words()}")
+    slices, volumes = _chosen(choice, table, labels, affine, system, plane, only)
     case = Measured(table, system, height_m(height_cm), slices, volumes)
     wanted = quantities_of(system)
     rows: list[dict[str, Any]] = []
@@ -92,10 +102,17 @@ def quantify(
         row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
         row |= {"side": part.side, "voxels": table.voxels(part)}
         row |= {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
+        withhold(row, seen, case.at(part), volumes.get(part.side, ALL))
         rows.append(row)
     _add_asymmetry(rows)
-    notes = _notes(scan, case, parts, images, set(wanted))
-    return Quantified(rows, _profile(scan, table, parts), dict(slices), notes)
+    notes = [*_partial_notes(scan, every, seen), *_notes(scan, case, parts, images, set(wanted))]
+    return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes)
+
+
+def _partial_notes(scan: str, every: list[Part], seen: LookedAt) -> list[str]:
+    notes = [] if seen.whole else [f"{scan}: {seen.words()}; what needs the others is left out"]
+    missing = dict.fromkeys(part.structure.name for part in every if not seen.counts(part))
+    return notes + ([f"{scan}: not looked for: {', '.join(missing)}"] if missing else [])
 
 
 def _add_asymmetry(rows: list[dict[str, Any]]) -> None:
@@ -110,9 +127,9 @@ def _add_asymmetry(rows: list[dict[str, Any]]) -> None:
                 row[f"{name.split('_')[0]}_asymmetry_percent"] = asymmetry_percent(pair[0][name], pair[1][name])
 
 
-def _profile(scan: str, table: Tally, parts: list[Part]) -> list[dict[str, Any]]:
+def _profile(scan: str, table: Tally, parts: list[Part], whole: bool) -> list[dict[str, Any]]:
     """Area and means of every structure in each slice that it is in, and where along the femur, if that is whole."""
-    femur = {part.side: table.profile(part) for part in parts if part.structure.name == FEMUR}
+    femur = {part.side: table.profile(part) for part in parts if whole and part.structure.name == FEMUR}
     along = {side: _femur_percent(profile) for side, profile in femur.items()}
     rows = []
     for part in parts:

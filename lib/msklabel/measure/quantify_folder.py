@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msklabel.errors import UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import LabelMap
 from msklabel.measure.case_images import find_image, measurable, on_image_grid, read_image
 from msklabel.measure.clinical import read_clinical
@@ -18,7 +19,9 @@ from msklabel.measure.pairs import image_files
 from msklabel.measure.quantify import Quantified, SliceChoice, quantify
 from msklabel.measure.quantify_report import case_pictures, quantify_report
 from msklabel.measure.report.page import Picture, Report
+from msklabel.measure.report.provenance import keep_beside
 from msklabel.measure.sarcopenia import with_sarcopenia
+from msklabel.measure.sidecars import annotated_for
 from msklabel.system import System
 
 _DRAWN = 3  # scans that the report shows
@@ -67,16 +70,19 @@ class Cohort:
         profiles: A row for each scan, structure, side and slice.
         clinical: What was given, with index and class of sarcopenia; None without a table.
         report: The page.
+        cases: The scans.
     """
 
     quantities: pd.DataFrame
     profiles: pd.DataFrame
     clinical: pd.DataFrame | None
     report: Report
+    cases: Sequence[Case] = ()
 
     def write(self, out: Path) -> None:
-        """Write ``quantities.csv``, ``profiles.csv`` and, with clinical facts, ``cases.csv``."""
+        """Write ``quantities.csv`` and what it was made from, ``profiles.csv`` and, with facts, ``cases.csv``."""
         self.quantities.to_csv(out / "quantities.csv", index=False)
+        keep_beside(out / "quantities.csv", self.report.provenance)
         self.profiles.to_csv(out / "profiles.csv", index=False)
         if self.clinical is not None:
             self.clinical.to_csv(out / "cases.csv")
@@ -91,6 +97,8 @@ def quantify_folder(
     sides: str = "auto",
     resample: bool = False,
     each: Callable[[Loaded], object] = lambda loaded: None,
+    of_store: Mapping[str, Annotated] | None = None,
+    model: Path | None = None,
 ) -> Cohort:
     """Measure every label map of a folder.
 
@@ -103,6 +111,8 @@ def quantify_folder(
         sides: As for :func:`msklabel.measure.quantify.quantify`.
         resample: Bring labels to the grid of their image where it is another.
         each: Given every scan as it is done.
+        of_store: What labels speak of, by checksum, see :mod:`msklabel.measure.sidecars`.
+        model: Folder of the model version that made the labels, where one did.
 
     Raises:
         UserError: If an image or a patient is missing, a grid differs, or a value is impossible.
@@ -118,7 +128,7 @@ def quantify_folder(
     drawn = set(list(files)[:: max(1, len(files) // _DRAWN)][:_DRAWN])
     for scan, file in files.items():
         height = None if table is None or "height_cm" not in table else float(table["height_cm"][scan])
-        case, loaded = _measure(system, scan, file, images, height, choice, sides, resample)
+        case, loaded = _measure(system, scan, file, images, height, choice, sides, resample, of_store)
         each(loaded)
         cases.append(case)
         if scan in drawn:
@@ -126,8 +136,8 @@ def quantify_folder(
     rows = pd.DataFrame([row for case in cases for row in case.found.rows])
     profiles = pd.DataFrame([row for case in cases for row in case.found.profile])
     shown = None if table is None else table.loc[list(files)]
-    report = quantify_report(system, rows, profiles, shown, cases, pictures)
-    return Cohort(rows, profiles, shown, report)
+    report = quantify_report(system, rows, profiles, shown, cases, pictures, model)
+    return Cohort(rows, profiles, shown, report, cases)
 
 
 def _measure(
@@ -139,20 +149,24 @@ def _measure(
     choice: SliceChoice | None,
     sides: str,
     resample: bool,
+    of_store: Mapping[str, Annotated] | None,
 ) -> tuple[Case, Loaded]:
     from msklabel.imaging.read import read_labels
 
     label_map = read_labels(file)
+    annotated = annotated_for(file, system, label_map.array.shape, of_store)
     image_file = find_image(images, scan) if images else None
     if images and image_file is None:
         raise UserError(f"{images}: no image of the name {scan}")
     image = read_image(image_file, system) if image_file else None
     values: dict[str, NDArray[Any]] = {}
     if image is not None:
-        label_map = on_image_grid(label_map, image, scan, resample)
+        drawn, label_map = label_map, on_image_grid(label_map, image, scan, resample)
+        if label_map is not drawn and annotated.slices is not None:
+            raise UserError(f"{scan}: slices that were looked at are not known on another grid; leave out --resample")
         values = measurable(image, system, scan)
     try:
-        found = quantify(scan, label_map.array, label_map.affine, system, values, height_cm, choice, sides)
+        found = quantify(scan, label_map.array, label_map.affine, system, values, height_cm, choice, sides, annotated)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(scan) else f"{scan}: {error}") from error
     drawable = None if image is None else image.array[0]

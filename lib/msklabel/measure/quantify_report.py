@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from msklabel.measure.evaluation_report import axial
 from msklabel.measure.quantities import FAT
 from msklabel.measure.report.figures import box_plots, map_figure, overlays, profile_plot
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
-from msklabel.measure.report.provenance import of_files, of_system, software
+from msklabel.measure.report.provenance import of_files, of_model, of_system, software
 from msklabel.system import System
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def quantify_report(
     clinical: pd.DataFrame | None,
     cases: Sequence[Case],
     pictures: Sequence[Picture],
+    model: Path | None = None,
 ) -> Report:
     """Put a cohort's quantities on a page.
 
@@ -45,6 +47,7 @@ def quantify_report(
         clinical: What is known about the patients.
         cases: Where it came from.
         pictures: Of some of them.
+        model: Folder of the model version that made the labels, where one did.
     """
     quantities = [name for name in rows.columns if name not in _KEYS]
     sections = [
@@ -60,8 +63,9 @@ def quantify_report(
     if notes:
         sections.append(Section("What could not be measured", notes))
     files = [case.labels_file for case in cases]
-    given = [case.image_file for case in cases if case.image_file and case.image_file.is_file()]
-    provenance = [*of_system(system), *software(), *of_files("labels", files), *of_files("image", given)]
+    given = [case.image_file for case in cases if case.image_file and case.image_file.exists()]
+    provenance = [*of_system(system), *of_model(model), *software(), *of_files("labels", files)]
+    provenance += of_files("image", given)
     return Report(f"Quantities: {system.title}", ["Made from label maps that may be automatic."], sections, provenance)
 
 

@@ -18,7 +18,7 @@ from msklabel.system import ConfigError, System
 
 NAN = float("nan")
 HU, FAT = "hu", "fat_fraction_percent"  # names of the images that quantities need
-_SHARE = "_share_percent"
+SHARE = "_share_percent"
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def quantities_of(system: System) -> dict[str, Quantity]:
     for name in system.quantities:
         if name in QUANTITIES:
             found[name] = QUANTITIES[name]
-        elif name.endswith(_SHARE) and name.removesuffix(_SHARE) in system.groups:
-            found[name] = _share(name.removesuffix(_SHARE))
+        elif name.endswith(SHARE) and name.removesuffix(SHARE) in system.groups:
+            found[name] = _share(name.removesuffix(SHARE))
         else:
-            known = [*QUANTITIES, *(f"{group}{_SHARE}" for group in system.groups)]
+            known = [*QUANTITIES, *(f"{group}{SHARE}" for group in system.groups)]
             raise ConfigError(f"{system.name}: quantities: {name!r} is not known; known: {', '.join(known)}")
     return found
 

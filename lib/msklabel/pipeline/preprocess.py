@@ -15,58 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msklabel.errors import UserError
-from msklabel.imaging.geometry import closest_axes
 from msklabel.imaging.scan import Scan
-from msklabel.pipeline.resample import (
-    apply_weights,
-    linear_weights,
-    resample_linear,
-    resample_nearest,
-    resampled_shape,
-)
+from msklabel.pipeline.grid import Grid, turned_grid
+from msklabel.pipeline.resample import resample_nearest, resample_scan, resampled_shape
+from msklabel.pipeline.restore import Restorer
 from msklabel.pipeline.sides import Sides, find_sides
 from msklabel.sections import Percentile, Window
 from msklabel.system import System
 
 _MARGIN_MM = 10.0
-_SLAB_ELEMENTS = 2**25  # scores held at once while restoring: 128 MiB in float32
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a working crop lies in its scan.
-
-    Attributes:
-        native_shape: Voxels of the scan as stored.
-        axes: Stored axis for each working axis.
-        flipped: Whether the stored axis runs against the working axis.
-        working_shape: Voxels of the whole working grid.
-        crop: Start and stop of the crop on the working grid, per axis.
-    """
-
-    native_shape: tuple[int, int, int]
-    axes: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]
-    working_shape: tuple[int, int, int]
-    crop: tuple[slice, slice, slice]
-
-    @property
-    def oriented_shape(self) -> tuple[int, int, int]:
-        """Voxels of the scan after turning its axes, before resampling."""
-        x, y, z = (self.native_shape[axis] for axis in self.axes)
-        return x, y, z
-
-    def orient(self, array: NDArray) -> NDArray:
-        """Turn an array (..., X, Y, Z) from stored to working axes; a view."""
-        lead = array.ndim - 3
-        turned = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        x, y, z = (slice(None, None, -1 if flip else 1) for flip in self.flipped)
-        return turned[..., x, y, z]
-
-    def deorient(self, array: NDArray) -> NDArray:
-        """Inverse of :meth:`orient` for (X, Y, Z)."""
-        back = array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
-        return np.ascontiguousarray(back.transpose(np.argsort(self.axes)))
+_SLICES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -113,10 +71,9 @@ class Preprocess:
         whole = turned_grid(scan, system.orientation)
         steps_mm = [scan.spacing_mm[axis] for axis in whole.axes]
         shape = resampled_shape(whole.oriented_shape, (steps_mm[0], steps_mm[1], steps_mm[2]), system.spacing_mm)
-        image = torch.from_numpy(np.ascontiguousarray(whole.orient(scan.array), dtype=np.float32))
-        image = resample_linear(image, shape)
+        image = resample_scan(whole.orient(scan.array), shape)
         step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
-        foreground = _foreground(image[0].numpy(), system)
+        foreground = _foreground(image[0], system)
         crop = _body(foreground, system, step_mm)
         grid = replace(whole, working_shape=shape, crop=crop)
         sides = None
@@ -145,43 +102,34 @@ class Preprocess:
         Returns:
             Shape ``grid.oriented_shape``, uint8; ``grid.deorient`` turns it to the scan's stored axes.
         """
-        native = grid.oriented_shape
-        spans = [_covered(n, m, c) for n, m, c in zip(native, grid.working_shape, grid.crop, strict=True)]
-        weights = [
-            _crop_weights(n, m, c, span)
-            for n, m, c, span in zip(native, grid.working_shape, grid.crop, spans, strict=True)
-        ]
-        (x0, x1), (y0, y1), (z0, z1) = spans
-        restored = np.zeros(native, np.uint8)
-        depth = max(1, _SLAB_ELEMENTS // (len(scores) * (x1 - x0) * (y1 - y0)))
-        for start in range(z0, z1, depth):
-            stop = min(start + depth, z1)
-            rows = weights[2][start - z0 : stop - z0]
-            used = np.flatnonzero(rows.any(axis=0))
-            below, above = int(used[0]), int(used[-1]) + 1
-            part = scores[..., below:above]
-            matrices = (*weights[:2], rows[:, below:above])
-            slab = apply_weights(part, tuple(_matrix_or_none(w, scores.device) for w in matrices))
-            restored[x0:x1, y0:y1, start:stop] = slab.argmax(0).to(torch.uint8).cpu().numpy()
-        return restored
+        restorer = Restorer(grid)
+        restorer.add(scores)
+        return restorer.labels()
 
 
-def turned_grid(scan: Scan, codes: str) -> Grid:
-    """The grid of a whole scan with its axes turned to the closest anatomical ones, not resampled."""
-    axes, signs = closest_axes(scan.affine)
-    wanted = [1 if code in "RAS" else -1 for code in codes]
-    x, y, z = (sign != want for sign, want in zip(signs, wanted, strict=True))
-    grid = Grid(scan.shape, axes, (x, y, z), (1, 1, 1), (slice(0, 1), slice(0, 1), slice(0, 1)))
-    i, j, k = grid.oriented_shape
-    return replace(grid, working_shape=(i, j, k), crop=(slice(0, i), slice(0, j), slice(0, k)))
-
-
-def _foreground(image: NDArray[np.float32], system: System) -> NDArray[np.bool_]:
+def _foreground(image: torch.Tensor, system: System) -> NDArray[np.bool_]:
     """What is neither air nor noise."""
-    lower = _dark(image)
+    lower = _dark(image.numpy())
     if isinstance(system.intensity, Window) and "CT" in system.modality:  # in HU; elsewhere noise may exceed it
         lower = system.intensity.lower
-    return ndimage.uniform_filter(image, [min(3, n) for n in image.shape]) > lower
+    found = np.empty(image.shape, bool)
+    depth = image.shape[2]
+    for start in range(0, depth, _SLICES_AT_ONCE):
+        stop = min(start + _SLICES_AT_ONCE, depth)
+        first, last = max(0, start - 1), min(depth, stop + 1)  # with the neighbours of both ends
+        found[..., start:stop] = (_smoothed(image[..., first:last])[..., start - first : stop - first] > lower).numpy()
+    return found
+
+
+def _smoothed(image: torch.Tensor) -> torch.Tensor:
+    """Mean over three neighbours along each axis of (X, Y, Z); voxels at the edge count twice."""
+    for axis, size in enumerate(image.shape):
+        if size > 1:
+            first, last = image.narrow(axis, 0, 1), image.narrow(axis, size - 1, 1)
+            wide = torch.cat((first, image, last), dim=axis)
+            image = wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size)
+            image.add_(wide.narrow(axis, 1, size)).div_(3)
+    return image
 
 
 def _middle_mm(scan: Scan, grid: Grid) -> float:
@@ -227,27 +175,3 @@ def _normalise(image: torch.Tensor, system: System) -> torch.Tensor:
         else:
             channels.append((channel - values.mean()) / values.std(correction=0).clamp_min(1e-6))
     return torch.stack(channels).float()
-
-
-def _covered(size_native: int, size_working: int, crop: slice) -> tuple[int, int]:
-    """Native voxels whose centres lie in the crop."""
-    scale = size_native / size_working
-    start = int(np.ceil(crop.start * scale - 0.5))
-    stop = int(np.ceil(crop.stop * scale - 0.5))
-    return max(0, start), min(size_native, max(stop, start + 1))
-
-
-def _crop_weights(size_native: int, size_working: int, crop: slice, span: tuple[int, int]) -> NDArray[np.float32]:
-    """Weights from crop to native voxels; what would fall outside the crop goes to its border."""
-    rows = linear_weights(size_working, size_native, *span)
-    inside = rows[:, crop].copy()
-    inside[:, 0] += rows[:, : crop.start].sum(axis=1)
-    inside[:, -1] += rows[:, crop.stop :].sum(axis=1)
-    return inside
-
-
-def _matrix_or_none(weights: NDArray[np.float32], device: torch.device) -> torch.Tensor | None:
-    rows, columns = weights.shape
-    if rows == columns and np.array_equal(weights, np.eye(rows, dtype=np.float32)):
-        return None
-    return torch.from_numpy(weights).to(device)

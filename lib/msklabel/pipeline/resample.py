@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_SLICES_AT_ONCE = 16
+
 
 def resampled_shape(
     shape: tuple[int, int, int],
@@ -65,12 +67,17 @@ def apply_weights(volume: torch.Tensor, weights: tuple[torch.Tensor | None, ...]
     return volume
 
 
-def resample_linear(volume: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Resample (C, X, Y, Z) to another shape, edges aligned, linearly."""
-    weights = tuple(
-        None if n == m else torch.from_numpy(linear_weights(n, m)) for n, m in zip(volume.shape[1:], shape, strict=True)
+def resample_scan(array: NDArray, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Resample voxels (C, X, Y, Z) of any real type to another shape in float32, a few slices of them at a time."""
+    x, y, z = (
+        None if n == m else torch.from_numpy(linear_weights(n, m)) for n, m in zip(array.shape[1:], shape, strict=True)
     )
-    return apply_weights(volume, weights)
+    flat = torch.empty((len(array), shape[0], shape[1], array.shape[3]))
+    for start in range(0, array.shape[3], _SLICES_AT_ONCE):
+        part = array[..., start : start + _SLICES_AT_ONCE]
+        voxels = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
+        flat[..., start : start + part.shape[3]] = apply_weights(voxels, (x, y, None))
+    return apply_weights(flat, (None, None, z))
 
 
 def resample_nearest(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msklabel.errors import UserError
 from msklabel.imaging.scan import LabelMap, Scan
-from msklabel.pipeline.preprocess import turned_grid
+from msklabel.pipeline.grid import turned_grid
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.tissue_threshold import TISSUES, TissueThresholds, segment_tissues
 from msklabel.system import ConfigError, System

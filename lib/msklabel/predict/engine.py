@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,14 @@ from torch.nn import functional
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Prepared, Preprocess
+from msklabel.pipeline.restore import Restorer
+from msklabel.predict.backends import Forward, Site, eager
+from msklabel.predict.blend import Blender
 from msklabel.predict.progress import Progress, report
 from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
 
-_SLICES_AT_ONCE = 16
+_SLICES_AT_ONCE = 8
 # Sees the scores (classes, X, Y, Z) of each network on the working crop, before they are combined.
 Watch = Callable[[Prepared, torch.Tensor], None]
 
@@ -47,19 +50,30 @@ class Engine:
         system: The system.
         networks: Its network with weights, or the members of an ensemble; moved to the device and set to evaluation.
         device: Where they run.
+        forwards: What runs each network, where it is not PyTorch as it is; ``networks`` may then be empty.
     """
 
     def __init__(
-        self, system: System, networks: nn.Module | Sequence[nn.Module], device: torch.device | str = "cpu"
+        self,
+        system: System,
+        networks: nn.Module | Sequence[nn.Module],
+        device: torch.device | str = "cpu",
+        forwards: Sequence[Forward] = (),
     ) -> None:
         self.system = system
         self.device = torch.device(device)
         members = [networks] if isinstance(networks, nn.Module) else list(networks)
         self.networks = [network.to(self.device).eval() for network in members]
+        window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
+        site = Site(self.device, window)
+        self.forwards = list(forwards) or [eager(network, site) for network in self.networks]
         self.preprocess = Preprocess(system)
 
     def __call__(self, scan: Scan, progress: Progress | None = None, watch: Watch | None = None) -> Segmentation:
         """Segment a scan.
+
+        Scores are reduced to labels as they come, so that those of the whole scan are never held, unless somebody
+        watches.
 
         Args:
             scan: The scan, in any orientation and spacing.
@@ -73,14 +87,20 @@ class Engine:
         marks = [time.perf_counter()]
         prepared = self.preprocess(scan)
         marks.append(time.perf_counter())
-        scores = self.scores(prepared, progress or report(), watch)
-        marks.append(time.perf_counter())
-        grid = prepared.grid
-        restored = self.preprocess.restore(scores, grid)
-        labels = grid.deorient(postprocess(restored, self.system, _native_plane(prepared)))
+        progress = progress or report()
+        restorer = Restorer(prepared.grid)
+        restoring_s = 0.0
+        with torch.inference_mode():
+            for slab in [self.scores(prepared, progress, watch)] if watch else self._slabs(prepared, progress):
+                started = time.perf_counter()
+                restorer.add(slab)
+                restoring_s += time.perf_counter() - started
+        marks.append(time.perf_counter() - restoring_s)
+        labels = postprocess(restorer.labels(), self.system, _native_plane(prepared))
+        array = prepared.grid.deorient(labels)
         marks.append(time.perf_counter())
         stages = zip(("prepare", "network", "restore"), np.diff(marks), strict=True)
-        return Segmentation(LabelMap(labels, scan.affine), {stage: round(float(s), 4) for stage, s in stages})
+        return Segmentation(LabelMap(array, scan.affine), {stage: round(float(s), 4) for stage, s in stages})
 
     @torch.inference_mode()
     def scores(self, prepared: Prepared, progress: Progress | None = None, watch: Watch | None = None) -> torch.Tensor:
@@ -89,89 +109,118 @@ class Engine:
         Scores of one network are its outputs; an ensemble's are mean probabilities or, by the system's choice, the
         share of members that vote for a class. Where there is nothing to see, only the background scores above 0.
         """
-        parts = prepared.parts(prepared.image)
-        plan = _Plan(self.system, [padded(part, self.system.patch_voxels) for part in parts], self.device)
-        total: list[torch.Tensor] = []
-        for member, network in enumerate(self.networks):
-            steps = _shifted(progress, member, len(self.networks))
-            blended = self._blended(network, plan, steps)
+        plan = _Plan(self.system, prepared, self.device)
+        total: torch.Tensor | None = None
+        for member, forward in enumerate(self.forwards):
+            scores = torch.empty((self.system.classes, *prepared.image.shape[1:]), device=self.device)
+            start = 0
+            for slab in self._blended(forward, plan, _shifted(progress, member, len(self.forwards))):
+                scores[..., start : start + slab.shape[-1]] = slab
+                start += slab.shape[-1]
             if watch:
-                watch(prepared, prepared.whole([_cropped(part, parts[0]) for part in blended]))
-            scores = [self._combined(part) for part in blended]
-            if not total:
-                total = scores
-                continue
-            for part, added in zip(total, scores, strict=True):
-                part += added
-        return prepared.whole([_cropped(part, parts[0]) for part in total])
+                watch(prepared, scores)
+            for part in scores.split(_SLICES_AT_ONCE, dim=-1):
+                part.copy_(self._combined(part))
+            total = scores if total is None else total.add_(scores)
+        assert total is not None
+        return total
+
+    def _slabs(self, prepared: Prepared, progress: Progress | None) -> Iterator[torch.Tensor]:
+        """The same scores, a few slices of the crop at a time; the members take turns."""
+        plan = _Plan(self.system, prepared, self.device)
+        members = len(self.forwards)
+        done = [0] * members
+
+        def teller(member: int) -> Progress | None:
+            def tell(windows: int, of: int) -> None:
+                done[member] = windows
+                if progress:
+                    progress(sum(done), members * of)
+
+            return tell if progress else None
+
+        blended = [self._blended(forward, plan, teller(member)) for member, forward in enumerate(self.forwards)]
+        for slabs in zip(*blended, strict=True):
+            total = self._combined(slabs[0])
+            for slab in slabs[1:]:
+                total += self._combined(slab)
+            yield total
 
     def _combined(self, scores: torch.Tensor) -> torch.Tensor:
-        """What one member adds to the sum over members; overwrites the scores, which may be gigabytes."""
-        if len(self.networks) == 1:
+        """What one member adds to the sum over members."""
+        if len(self.forwards) == 1:
             return scores
-        for part in scores.split(_SLICES_AT_ONCE, dim=-1):
-            if self.system.predict.ensemble == "mean":
-                part.copy_(part.softmax(0) / len(self.networks))
-            else:
-                winner = part.argmax(0, keepdim=True)
-                part.zero_().scatter_(0, winner, 1 / len(self.networks))
-        return scores
+        if self.system.predict.ensemble == "mean":
+            return scores.softmax(0) / len(self.forwards)
+        winner = scores.argmax(0, keepdim=True)
+        return torch.zeros_like(scores).scatter_(0, winner, 1 / len(self.forwards))
 
-    def _blended(self, network: nn.Module, plan: _Plan, progress: Progress | None) -> list[torch.Tensor]:
-        """Scores of one network on every part, (classes, X, Y, Z) each."""
-        total = [torch.zeros((self.system.classes, *image.shape[1:]), device=self.device) for image in plan.images]
-        norm = [torch.zeros(image.shape[1:], device=self.device) for image in plan.images]
-        batch = self.system.predict.batch
+    def _blended(self, forward: Forward, plan: _Plan, progress: Progress | None) -> Iterator[torch.Tensor]:
+        """Scores (classes, X, Y, slices) of one network on the crop, from the first slice to the last."""
+        blenders = [Blender(shape, self.system.classes, plan.weights) for shape in plan.shapes]
+        batch = getattr(forward, "windows_at_once", self.system.predict.batch)
         for first in range(0, len(plan.windows), batch):
             windows = plan.windows[first : first + batch]
             crops = torch.stack([plan.images[part][with_channels(place)] for part, place in windows])
-            for (part, place), scores in zip(windows, self._mirrored(network, crops), strict=True):
-                total[part][with_channels(place)] += scores * plan.weights
-                norm[part][place] += plan.weights
+            for (part, place), scores in zip(windows, self._mirrored(forward, crops), strict=True):
+                yield from plan.joined(blenders, place[2].start)
+                blenders[part].add(place, scores)
             if progress:
                 progress(min(first + batch, len(plan.windows)), len(plan.windows))
-        for scores, weight in zip(total, norm, strict=True):
-            unseen = weight == 0
-            scores /= torch.where(unseen, 1, weight)
-            scores[0][unseen] = 1
-        return total
+        yield from plan.joined(blenders, plan.depth)
 
-    def _mirrored(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
+    def _mirrored(self, forward: Forward, windows: torch.Tensor) -> torch.Tensor:
         """Scores of windows (B, C, *patch), averaged over all combinations of the system's mirror axes."""
         axes = self.system.predict.mirror_axes
         subsets = [subset for n in range(len(axes) + 1) for subset in itertools.combinations(axes, n)]
+        if len(subsets) == 1:
+            return self._scored(forward, windows)
         total = torch.zeros(())
         for subset in subsets:
             flips = [axis + 2 for axis in subset]
-            total = self._forward(network, windows.flip(flips)).flip(flips) + total.to(windows.device)
+            total = self._scored(forward, windows.flip(flips)).flip(flips) + total.to(windows.device)
         return total / len(subsets)
 
-    def _forward(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
+    def _scored(self, forward: Forward, windows: torch.Tensor) -> torch.Tensor:
         """Scores in float32 of windows (B, C, *patch); 2D networks get (B, C, X, Y)."""
         flat = self.system.dimensions == 2
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            scores = network(windows[..., 0] if flat else windows)
+        scores = forward(windows[..., 0] if flat else windows)
         return (scores[..., None] if flat else scores).float()
 
 
 class _Plan:
-    """The windows of all parts of a scan, in one list so that batches may hold several parts."""
+    """The windows of all parts of a scan, in one list so that batches may hold several parts, from slice to slice."""
 
-    def __init__(self, system: System, images: Sequence[torch.Tensor], device: torch.device) -> None:
+    def __init__(self, system: System, prepared: Prepared, device: torch.device) -> None:
         patch = system.patch_voxels
-        self.images = [image.to(device) for image in images]
+        parts = prepared.parts(prepared.image)
+        self._prepared = prepared
+        self._part_shapes = [part.shape[1:] for part in parts]
+        self.images = [padded(part, patch).to(device) for part in parts]
         self.weights = blend_weights(patch, system.predict.blend).to(device)
-        self.windows: list[tuple[int, tuple[slice, slice, slice]]] = []
-        for part, image in enumerate(images):
+        self.depth = prepared.image.shape[-1]
+        windows: list[tuple[int, tuple[slice, slice, slice]]] = []
+        for number, image in enumerate(self.images):
             occupied = (image > image.amin(dim=(1, 2, 3), keepdim=True)).any(0)
-            x, y, z = image.shape[1:]
-            starts = plan_windows((x, y, z), patch, system.predict.overlap, occupied)
-            self.windows += [(part, window_slices(start, patch)) for start in starts]
+            starts = plan_windows(_shape(image), patch, system.predict.overlap, occupied)
+            windows += [(number, window_slices(start, patch)) for start in starts]
+        self.windows = sorted(windows, key=lambda window: window[1][2].start)
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Voxels of each padded part."""
+        return [_shape(image) for image in self.images]
+
+    def joined(self, blenders: Sequence[Blender], before: int) -> Iterator[torch.Tensor]:
+        """Finished slices of all parts, put together to those of the crop."""
+        for slabs in zip(*(blender.finished(min(before, self.depth)) for blender in blenders), strict=True):
+            cropped = [slab[:, :x, :y] for slab, (x, y, _) in zip(slabs, self._part_shapes, strict=True)]
+            yield self._prepared.whole(cropped)
 
 
-def _cropped(padded_scores: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    x, y, z = part.shape[1:]
-    return padded_scores[:, :x, :y, :z]
+def _shape(image: torch.Tensor) -> tuple[int, int, int]:
+    x, y, z = image.shape[1:]
+    return x, y, z
 
 
 def _shifted(progress: Progress | None, member: int, members: int) -> Progress | None:

@@ -13,9 +13,11 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
-from msklabel.networks import Weights, loaded_network
+from msklabel.networks import Weights
+from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
+from msklabel.predict.selection import Selection
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -41,12 +43,16 @@ class ServedModel:
         system: The system.
         versions: Where its versions lie.
         device: Where to predict; a GPU where there is one by default.
+        select: Builds what runs a network; PyTorch as it is by default.
     """
 
-    def __init__(self, system: System, versions: WeightSource, device: str | None = None) -> None:
+    def __init__(
+        self, system: System, versions: WeightSource, device: str | None = None, select: Selection | None = None
+    ) -> None:
         self.system = system
         self.versions = versions
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.select = select or Selection()
         self._lock = threading.Lock()
         self._loaded: dict[str, tuple[str, Engine]] = {}
 
@@ -104,6 +110,14 @@ class ServedModel:
             first = f"start from {self.system.name}_threshold and " if self.system.thresholds else ""
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
         if variant not in self._loaded or self._loaded[variant][0] != name:
-            members = [loaded_network(self.system, weights) for weights in self.versions.weights(self.system, name)]
-            self._loaded[variant] = name, Engine(self.system, members, self.device)
+            self._loaded.pop(variant, None)  # two versions at once would need twice the memory
+            device = torch.device(self.device)
+            members = self.versions.weights(self.system, name)
+            forwards: list[Forward] = []
+            while members:
+                weights = members.pop(0)
+                forwards.append(
+                    self.select(self.system, weights, device, f"{variant or 'first'}/{name}", len(forwards))
+                )
+            self._loaded[variant] = name, Engine(self.system, [], device, forwards)
         return self._loaded[variant]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from msklabel import __version__
+from msklabel.errors import UserError
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
+from msklabel.jobs.presence import PRESENCE, Presence
 from msklabel.jobs.process import JobRunner
 from msklabel.predict.progress import reported
 from msklabel.serve.auto_train import watch
@@ -29,16 +33,20 @@ from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import EitherSlash, SameSite, SignIn, SizeLimit
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.measure_labels import KIND, MeasureLabels
 from msklabel.serve.openid import OpenId, OpenIdOptions
 from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
 from msklabel.serve.users import Users, load_users
 from msklabel.serve.web_sessions import WebSessions
+from msklabel.store.labels import FINAL
 from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
@@ -57,8 +65,11 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
-    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget())
-    segmentations = SegmentationExchange(app.datastore().store, app.pacs) if app.pacs else None
+    store: Any = app.datastore()
+    light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
+    keep = store.store.jobs.put
+    jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
+    segmentations = SegmentationExchange(store.store, app.pacs) if app.pacs else None
     context = Context(
         app=app,
         settings=settings,
@@ -76,6 +87,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             lambda: any(sum(lane.values()) for lane in inferences.lengths().values()),
             settings.scoring_delay_s,
         ),
+        measuring=MeasureLabels(jobs, lambda most: store.store.quantities.missing(FINAL, most)),
         openid=_openid(settings),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
         segmentations=segmentations,
@@ -131,9 +143,12 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
+    presence = Presence(context.app.options.state / PRESENCE)
+    await run_in_threadpool(_arrive, presence, context)
     if context.exchange:
         context.exchange.start()
     context.background.start()
+    context.measuring.start()
     training = watch(context.app, context.jobs) if context.app.options.auto_train else None
     if training:
         training.open()
@@ -142,6 +157,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     finally:
         if training:
             training.close()
+        context.measuring.close()
         await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)
@@ -152,6 +168,21 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         if context.proxy:
             await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
+        presence.leave()
+
+
+def _arrive(presence: Presence, context: Context) -> None:
+    """Be there; where no other server is, jobs that are said to run ended with the one before."""
+
+    def lose() -> None:
+        for job in context.store.store.jobs.lose_running():
+            logger.warning("%s job %s was lost: its server ended before it did", job.kind, job.id)
+        context.store.store.quantities.forget_failed()
+
+    try:
+        presence.enter(lose)
+    except (OSError, UserError) as error:  # a damaged database, or a disk that is full
+        logger.warning("jobs of an earlier server could not be looked at: %s", error)
 
 
 def _openid(settings: ServeSettings) -> OpenId | None:

@@ -93,4 +93,10 @@ def watch(app: MskLabelApp, jobs: JobRunner) -> AutoTrain:
     def labels(system: str) -> dict[str, float]:
         return {pair.sha256: pair.label.stat().st_mtime for pair in store.training_pairs(system)}
 
-    return AutoTrain(policies, labels, app.versions.considered, jobs)
+    def considered(system: str) -> set[str]:
+        """Without what was held back and has been accepted since: that is new to the next training."""
+        held = app.versions.held(system)
+        accepted = {pair.sha256 for pair in store.training_pairs(system) if pair.state == "accepted"} if held else set()
+        return app.versions.considered(system) - (held & accepted)
+
+    return AutoTrain(policies, labels, considered, jobs)

@@ -17,6 +17,7 @@ from msklabel.serve.exchange import Exchange
 from msklabel.serve.gate import address_of
 from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
+from msklabel.serve.measure_labels import MeasureLabels
 from msklabel.serve.openid import OpenId
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
@@ -45,6 +46,7 @@ class Context:
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
+        measuring: Has submitted labels measured.
         openid: Who else signs people in.
         proxy: To the PACS, where the studies lie in one.
         segmentations: Those of the PACS.
@@ -61,6 +63,7 @@ class Context:
     info: InfoCache
     scratch: Scratch
     background: BackgroundScoring
+    measuring: MeasureLabels
     openid: OpenId | None = None
     proxy: DicomwebProxy | None = None
     segmentations: SegmentationExchange | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from msklabel.errors import NotFound, UserError
@@ -20,6 +21,7 @@ BATCH_INFER = TRAIN | {"label_tag", "logging", "max_batch_size", "max_workers"}
 LABEL = frozenset({"annotated", "client_id", "label_info", "model", "model_version", "system"})
 
 _MOST_TEXT = 200
+_ALIKE = 0.85
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FORMS = {
     "device": re.compile(r"cpu|cuda(:\d{1,3})?"),
@@ -44,6 +46,18 @@ def choose_options(sent: Mapping[str, Any], allowed: Collection[str], config: Ma
         UserError: If the value of a known option is not one that it can have.
     """
     return {key: _checked(key, sent[key], config) for key in sent if key in allowed or key in config}
+
+
+def check_spelling(sent: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a key that is nearly one that is known; others are of other servers, and are left out.
+
+    Raises:
+        UserError: If one is nearly right; says which it is like.
+    """
+    for key in sent:
+        like = get_close_matches(key, known, 1, _ALIKE) if key not in known else []
+        if like:
+            raise UserError(f"there is no option {key[:_MOST_TEXT]!r}; is {like[0]} meant?")
 
 
 def check_known(name: str, known: Iterable[str], what: str) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi.concurrency import run_in_threadpool
+
 from msklabel.errors import NotFound
 from msklabel.jobs.process import AlreadyRunning
 from msklabel.serve.context import Context
@@ -35,9 +37,9 @@ async def run_job(ctx: Context, kind: str, request: Mapping[str, Any], run_sync:
         AlreadyRunning: If one runs and ``enqueue`` is false.
         JobError: If it was waited for and failed.
     """
-    job = ctx.jobs.start(kind, request, enqueue)
+    job = await run_in_threadpool(ctx.jobs.start, kind, request, enqueue)
     if not run_sync:
-        return job.describe()
+        return job.accepted()
     return await asyncio.shield(asyncio.wrap_future(job.outcome))
 
 

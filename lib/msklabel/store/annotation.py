@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import select
 
 from msklabel.errors import UserError
 from msklabel.imaging.annotated import Annotated
+from msklabel.store.database import Database
 from msklabel.store.schema import LabelVersion
 from msklabel.system import System
 
@@ -98,6 +100,13 @@ def annotated_of(version: LabelVersion) -> Annotated:
         slices=None if slices is None else tuple(slices),
         slice_axis=kept.get("axis", 2),
     )
+
+
+def partial(database: Database) -> dict[str, Annotated]:
+    """What label versions speak of, by checksum, where that is not everything; the newest of one content counts."""
+    query = select(LabelVersion).where(LabelVersion.annotated.is_not(None)).order_by(LabelVersion.id)
+    with database.read() as session:
+        return {version.sha256: annotated_of(version) for version in session.scalars(query)}
 
 
 def _listed(said: Mapping[str, Any], key: str, what: str, fits: Any) -> list[Any] | None:

@@ -1,7 +1,8 @@
 """Copies of all that is kept, made while others use it; put back, and checked.
 
 Label files and model versions never change once they are there, so that copying them needs no pause. The database is
-copied first, as it is at one instant: every label that it records is a file by then.
+copied first, as it is at one instant: every label that it records is a file by then. In a backup it is a SQLite file,
+also where a PostgreSQL is used (see :mod:`msklabel.store.transfer`).
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from sqlalchemy import select
 
 from msklabel.durable import replace_text
 from msklabel.errors import Conflict, NotFound, UserError
-from msklabel.store.database import copy_database
+from msklabel.store.database import Database, copy_database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.labels import SUFFIX
-from msklabel.store.schema import REVISIONS, now
+from msklabel.store.schema import REVISIONS, LabelVersion, now
+from msklabel.store.transfer import check_current, copy_to_file, fill, reached, unreadable
 
 DATABASE = "msklabel.db"
 _RECORD = "backup.json"
 _MODELS = "models"
+_SUFFIXES = tuple(f"-{number}" for number in range(2, 100))  # where two are put back within a second
 _RUNNING = ("training", ".training.lock")  # what a training is still writing
 
 Progress = Callable[[int, int], None]
@@ -45,55 +49,66 @@ class Checked:
     problems: list[str] = field(default_factory=list)
 
 
-def back_up(state: Path, target: Path, progress: Progress) -> int:
+def back_up(state: Path, target: Path, progress: Progress, database: str | None = None) -> int:
     """Copy database, labels and models; a backup that is there already is brought up to date.
 
     Args:
         state: The state folder; a server may use it.
         target: Folder of the backup.
         progress: Told the number of label files that are done, and of all.
+        database: URL of the PostgreSQL database that is used instead of a file in the state folder.
 
     Returns:
         The number of labels.
 
     Raises:
         NotFound: If there is no database.
+        Unreachable: If a PostgreSQL does not answer.
         UserError: If the target lies in the state folder, or is a folder with something else in it.
         Conflict: If a label file is damaged; the backup that was there before is still whole.
         StorageFull: If it does not fit.
     """
-    if not (state / DATABASE).is_file():
-        raise NotFound(f"there is no database in {state}")
+    if not database:
+        _check_file(state)
     if target.resolve().is_relative_to(state.resolve()):
         raise UserError(f"{target} lies in the state folder; give a place of its own, best on another disk")
-    if target.is_dir() and any(target.iterdir()) and not (target / _RECORD).is_file():
+    newer = target / f"{DATABASE}.new"  # there if a first backup was cut off
+    ours = (target / _RECORD).is_file() or newer.is_file()
+    if target.is_dir() and any(target.iterdir()) and not ours:
         raise UserError(f"{target} holds something else; give an empty folder or an older backup")
     with storage_full_told():
         (target / "labels").mkdir(parents=True, exist_ok=True)
-        newer = target / f"{DATABASE}.new"
-        copy_database(state / DATABASE, newer)
+        rows: dict[str, int] = {}
+        if database:
+            with reached():
+                rows = copy_to_file(Database(newer, database), newer)
+        else:
+            copy_database(state / DATABASE, newer)
         number = _copy_labels(newer, state / "labels", target / "labels", progress)
         _copy_models(state / _MODELS, target / _MODELS)
         newer.replace(target / DATABASE)
-        record = {"labels": number, "schema": REVISIONS[-1], "created": now().isoformat()}
+        record = {"labels": number, "schema": REVISIONS[-1], "created": now().isoformat(), "rows": rows}
         replace_text(target / _RECORD, json.dumps(record))
     return number
 
 
-def restore(source: Path, state: Path, progress: Progress) -> Path | None:
+def restore(source: Path, state: Path, progress: Progress, database: str | None = None) -> Path | None:
     """Put a backup in place of a state folder.
 
     Args:
         source: The backup.
         state: The state folder; what is there is kept beside.
         progress: As for :func:`back_up`.
+        database: URL of an empty PostgreSQL database to put the rows into, instead of a file in the state folder.
 
     Returns:
         Where the former state folder is now; None if there was none.
 
     Raises:
         NotFound: If the source is no complete backup.
-        Conflict: If a server uses the state folder, or a label file of the backup is damaged.
+        Conflict: If a server uses the state folder, a label file of the backup is damaged, or the database is not
+            empty; then nothing is changed.
+        Unreachable: If a PostgreSQL does not answer.
         StorageFull: If it does not fit.
     """
     if not (source / _RECORD).is_file():
@@ -107,37 +122,83 @@ def restore(source: Path, state: Path, progress: Progress) -> Path | None:
         copy_database(source / DATABASE, coming / DATABASE)
         _copy_labels(coming / DATABASE, source / "labels", coming / "labels", progress)
         _copy_models(source / _MODELS, coming / _MODELS)
+    if not database:
+        return _put_in_place(coming, state)
+    rows, target = Database(coming / DATABASE), Database(coming / DATABASE, database)
+    with reached():
+        rows.create()  # an older backup becomes one of today, here and not where it lies
+        target.create()
+        with target.engine.execution_options(writes=True).begin() as writing:
+            fill(rows, writing)
+            rows.engine.dispose()
+            for file in coming.glob(f"{DATABASE}*"):
+                file.unlink()
+            return _put_in_place(
+                coming, state
+            )  # before the rows count: if this fails, they do not, and it can be again
+
+
+def _put_in_place(coming: Path, state: Path) -> Path | None:
     former = None
     if state.exists():
-        former = state.with_name(f"{state.name}.before-{now():%Y%m%d-%H%M%S}")
+        names = (state.with_name(f"{state.name}.before-{now():%Y%m%d-%H%M%S}{suffix}") for suffix in ("", *_SUFFIXES))
+        former = next(name for name in names if not name.exists())
         state.rename(former)
     coming.rename(state)
     return former
 
 
-def verify(state: Path, progress: Progress) -> Checked:
+def verify(state: Path, progress: Progress, database: str | None = None) -> Checked:
     """Read every label file and compare its checksum; check the database itself.
+
+    Args:
+        state: The state folder, or a backup.
+        progress: As for :func:`back_up`.
+        database: As for :func:`back_up`.
 
     Raises:
         NotFound: If there is no database.
+        Unreachable: If a PostgreSQL does not answer.
     """
     checked = Checked()
-    if not (state / DATABASE).is_file():
-        raise NotFound(f"there is no database in {state}")
+    if database:
+        with reached():
+            digests = _digests_of(Database(state / DATABASE, database), checked)
+        return _check_files(state, digests, checked, progress)
+    _check_file(state)
     try:
-        with closing(sqlite3.connect(f"file:{state / DATABASE}?mode=ro", uri=True)) as database:
-            found = [str(row[0]) for row in database.execute("PRAGMA integrity_check(10)")]
+        with closing(sqlite3.connect(f"file:{state / DATABASE}?mode=ro", uri=True)) as file:
+            found = [str(row[0]) for row in file.execute("PRAGMA integrity_check(10)")]
         checked.problems += [f"database: {line}" for line in found if line != "ok"]
         digests = _digests(state / DATABASE)
     except sqlite3.DatabaseError as error:
         checked.problems.append(f"database: {error}")
         return checked
+    return _check_files(state, digests, checked, progress)
+
+
+def _check_files(state: Path, digests: list[str], checked: Checked, progress: Progress) -> Checked:
     checked.labels = len(digests)
     for number, digest in enumerate(digests, start=1):
         if problem := _problem(state / "labels" / f"{digest}{SUFFIX}", digest):
             checked.problems.append(problem)
         progress(number, len(digests))
     return checked
+
+
+def _digests_of(database: Database, checked: Checked) -> list[str]:
+    """Checksums that a PostgreSQL records; what of it cannot be read is among the problems."""
+    with database.snapshot() as reading:
+        check_current(reading)
+    checked.problems += unreadable(database)
+    with database.snapshot() as reading:
+        found = reading.scalars(select(LabelVersion.sha256).distinct().order_by(LabelVersion.sha256))
+        return [str(digest) for digest in found]
+
+
+def _check_file(state: Path) -> None:
+    if not (state / DATABASE).is_file():
+        raise NotFound(f"there is no database in {state}; where it is a PostgreSQL, give its address by --database")
 
 
 def _copy_labels(database: Path, source: Path, target: Path, progress: Progress) -> int:

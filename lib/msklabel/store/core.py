@@ -31,6 +31,7 @@ from msklabel.store.jobs import Jobs
 from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
 from msklabel.store.leases import Leases
 from msklabel.store.names import checked_info, checked_tag
+from msklabel.store.quantities import Quantities
 from msklabel.store.reviews import Reviews
 from msklabel.store.schema import Image, LabelVersion, Setting
 from msklabel.store.scores import Scores
@@ -108,6 +109,7 @@ class Store:
         self.scores = Scores(self._database)
         self.splits = Splits(self._database)
         self.jobs = Jobs(self._database)
+        self.quantities = Quantities(self._database)
         self._view = View(self.studies, self.state, self.labels)
 
     @property

@@ -81,6 +81,14 @@ class Database:
             yield session
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that only reads, and sees one state of the database until the block ends."""
+        with self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection
+
+    @contextmanager
     def write(self, lasting: bool = True) -> Iterator[Session]:
         """A session that holds the write lock from its first statement; committed when the block ends.
 

@@ -128,8 +128,10 @@ class MskDatastore(Datastore):
         return {**_image_info(image), "path": str(self.store.studies / str(image.file))}
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is noted about the newest version of a label."""
-        return self._label_info(self.store.labels.newest(label_id, checked_tag(label_tag)))
+        """What is noted about the newest version of a label, and what was measured of it as soon as it was."""
+        version = self.store.labels.newest(label_id, checked_tag(label_tag))
+        found = self.store.quantities.of_versions([version.id]).get(version.id)
+        return {**self._label_info(version), **({"quantities": found.measured} if found and found.measured else {})}
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Images with a label of the tag (``final``), of a system that has all of ``labels`` where these are given."""

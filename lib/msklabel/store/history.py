@@ -26,6 +26,16 @@ def history(labels: Labels, reviews: Reviews, image_id: str, tag: str | None = N
     return [describe(version, said[version.id]) for version in versions]
 
 
+def to_review(
+    labels: Labels, reviews: Reviews, system: str | None = None, held: bool = False, most: int = 100
+) -> list[dict[str, Any]]:
+    """What waits for a reviewer, labels that a training holds back first; ``held`` is why, None where it does not."""
+    versions = labels.to_review([system] if system else None, held, most)
+    ids = [version.id for version in versions]
+    said, why = reviews.of(ids), reviews.held(ids)
+    return [{**describe(version, said[version.id]), "held": why.get(version.id)} for version in versions]
+
+
 def describe(version: LabelVersion, reviews: list[Review]) -> dict[str, Any]:
     """A version as plain JSON."""
     told = {"version": version.id, "image": version.image_id}

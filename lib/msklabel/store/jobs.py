@@ -15,6 +15,8 @@ from msklabel.store.schema import Base, now
 
 LOST = "LOST"
 """Status of a job whose server ended before it did."""
+_OPEN = ("SUBMITTED", "RUNNING")
+_MOST_CHARACTERS = 2000
 
 
 class JobRow(Base):
@@ -22,9 +24,10 @@ class JobRow(Base):
 
     Attributes:
         id: As clients know it.
-        kind: ``train``, ``scoring`` or ``batch_infer``.
-        status: RUNNING, DONE, ERROR, STOPPED or LOST.
+        kind: ``train``, ``scoring``, ``batch_infer``, ``background`` or ``quantities``.
+        status: SUBMITTED, RUNNING, DONE, ERROR, STOPPED or LOST.
         detail: Its last line, such as why it failed.
+        started: When it began to run; while it waits, when it was asked for.
     """
 
     __tablename__ = "job"
@@ -49,21 +52,31 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def started(self, job_id: str, kind: str, request: Mapping[str, Any]) -> None:
-        """Record a job that starts to run."""
-        with self._database.write() as session:
-            session.merge(JobRow(id=job_id, kind=kind, request=plain(dict(request)), status="RUNNING", started=now()))
+    def put(self, job_id: str, kind: str, request: Mapping[str, Any], status: str, detail: str | None = None) -> None:
+        """Record the present state of a job.
 
-    def ended(self, job_id: str, status: str, detail: str | None = None) -> None:
-        """Record the end of a job; nothing where its start was not recorded."""
+        Args:
+            job_id: As clients know it.
+            kind: As in :class:`JobRow`.
+            request: What was asked for.
+            status: As in :class:`JobRow`.
+            detail: Its last line.
+        """
         with self._database.write() as session:
-            if row := session.get(JobRow, job_id):
-                row.status, row.detail, row.ended = status, detail, now()
+            row = session.get(JobRow, job_id)
+            if row is None:
+                row = JobRow(id=job_id, kind=kind, request=plain(dict(request)), status=status, started=now())
+                session.add(row)
+            elif row.status == "SUBMITTED" and status == "RUNNING":
+                row.started = now()
+            row.status = status
+            row.detail = detail[:_MOST_CHARACTERS] if detail else None
+            row.ended = None if status in _OPEN else now()
 
     def lose_running(self) -> list[JobRow]:
-        """Mark jobs that are still said to run as lost, when a server starts; they can be started again."""
+        """Mark jobs that are still said to wait or to run as lost, where no server is there that could run them."""
         with self._database.write() as session:
-            rows = list(session.scalars(select(JobRow).filter_by(status="RUNNING")))
+            rows = list(session.scalars(select(JobRow).where(JobRow.status.in_(_OPEN)).order_by(JobRow.started)))
             for row in rows:
                 row.status, row.ended = LOST, now()
         return rows
@@ -73,3 +86,9 @@ class Jobs:
         query = select(JobRow).order_by(JobRow.started.desc()).limit(newest)
         with self._database.read() as session:
             return list(session.scalars(query.filter_by(kind=kind) if kind else query))[::-1]
+
+
+def describe(job: JobRow) -> dict[str, Any]:
+    """A job as plain JSON."""
+    told = {name: getattr(job, name) for name in ("id", "kind", "status", "detail", "request")}
+    return {**told, "started": job.started.isoformat(), "ended": job.ended and job.ended.isoformat()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,7 @@ from msklabel.store.database import Database
 from msklabel.store.files import storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
-from msklabel.store.reviews import WITHDRAWN, add_review
+from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
 from msklabel.store.worklist import Worklist
 
@@ -186,6 +186,14 @@ class Labels:
             rows = session.execute(query.order_by(LabelVersion.image_id, LabelVersion.tag))
             return [(row[0], row[1]) for row in rows]
 
+    def newest_of_each(self, tag: str, system: str | None = None, image_id: str | None = None) -> list[LabelVersion]:
+        """The newest version of each image that is there (or of one) and each system (or of one), by image id."""
+        query = select(LabelVersion).join(Image).where(Image.present)
+        query = query.where(Image.id == image_id) if image_id else query
+        query = query.where(LabelVersion.id.in_(_newest(tag, [system] if system else None)))
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(LabelVersion.image_id, LabelVersion.system)))
+
     def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
         """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
         return self._worklist.done(tag, systems)
@@ -203,6 +211,25 @@ class Labels:
         with self._database.read() as session:
             states = set(session.scalars(select(LabelVersion.state).where(LabelVersion.id.in_(newest))))
         return bool(states) and states.isdisjoint(OPEN)
+
+    def to_review(
+        self, systems: Iterable[str] | None = None, held: bool = False, most: int = 100
+    ) -> list[LabelVersion]:
+        """Newest finished labels of each image and system that no reviewer has judged: those held back first.
+
+        Args:
+            systems: Of these systems only.
+            held: Only those that a training holds back.
+            most: At most so many, the oldest of each kind first.
+        """
+        doubted = newest_held().with_only_columns(Review.version_id)
+        query = select(LabelVersion).join(Image).where(Image.present, LabelVersion.id.in_(_newest(FINAL, systems)))
+        query = query.where(LabelVersion.state == "submitted")
+        if held:
+            query = query.where(LabelVersion.id.in_(doubted))
+        first = case((LabelVersion.id.in_(doubted), 0), else_=1)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(first, LabelVersion.id).limit(most)))
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of images that are there and have a label, for each tag and system; the system ``""`` is any."""
@@ -258,6 +285,8 @@ class Labels:
                 stream.write(content)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o644)
+                written_ns = time.time_ns()  # the file system's own clock is so coarse that two files may share a time
+                os.utime(stream.fileno(), ns=(written_ns, written_ns))
                 os.fsync(stream.fileno())
             yield incoming
         finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, select
+from sqlalchemy import ForeignKey, Select, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.errors import Conflict, NotFound, UserError
@@ -16,6 +17,9 @@ from msklabel.store.schema import STATES, Base, LabelVersion, now
 
 WITHDRAWN = "withdrawn"
 """State of the event by which a label is removed; the version keeps the state that it had."""
+HELD = "held"
+RELEASED = "released"
+"""Events of a training: it holds a label back for a reviewer, or finds no longer that it should; neither is a state."""
 _REASON_CHARACTERS = 2000
 
 
@@ -78,6 +82,29 @@ class Reviews:
             add_review(session, version, state, reason, who)
         return version
 
+    def hold(self, judged: Mapping[int, str]) -> None:
+        """Note which labels a training holds back until a reviewer accepts them, each time that this changes.
+
+        Args:
+            judged: For each version that was looked at the reason why it is held back, empty where it is not.
+        """
+        with self._database.read() as session:
+            known = _held(session, judged)
+        changed = {version: reason for version, reason in judged.items() if known.get(version, "") != reason}
+        if not changed:
+            return
+        with self._database.write() as session:
+            for version_id, reason in changed.items():
+                version = session.get(LabelVersion, version_id)
+                if version is not None and version.withdrawn is None:
+                    kept = reason[:_REASON_CHARACTERS] or None
+                    add_review(session, version, HELD if reason else RELEASED, kept, None)
+
+    def held(self, versions: Iterable[int]) -> dict[int, str]:
+        """Which of some versions are held back, and why."""
+        with self._database.read() as session:
+            return _held(session, versions)
+
     def of(self, versions: Iterable[int]) -> dict[int, list[Review]]:
         """Reviews of some versions, oldest first."""
         found: dict[int, list[Review]] = {version_id: [] for version_id in versions}
@@ -92,3 +119,15 @@ def add_review(session: Session, version: LabelVersion, state: str, reason: str 
     session.add(Review(version_id=version.id, state=state, reason=reason, who=who))
     facts = {"image": version.image_id, "version": version.id, "state": state, "reason": reason}
     add_event(session, "review", who, facts)
+
+
+def newest_held() -> Select[Any]:
+    """Version and reason of the labels of which the newest event is that they are held back."""
+    newest = select(func.max(Review.id)).group_by(Review.version_id)
+    columns: Select[Any] = select(Review.version_id, Review.reason)  # type: ignore[assignment]
+    return columns.where(Review.id.in_(newest), Review.state == HELD)
+
+
+def _held(session: Session, versions: Iterable[int]) -> dict[int, str]:
+    wanted = set(versions)
+    return {version: reason or "" for version, reason in session.execute(newest_held()) if version in wanted}

@@ -2,7 +2,8 @@
 
 A label version is never changed or deleted: the database itself refuses it (triggers in ``migrations``). Only three
 columns may change: ``info`` (remarks), ``state`` (that of the newest review event) and ``withdrawn`` (a removed label
-is marked). Tables of the work on them stand beside their classes (leases, reviews, scores, splits, jobs, audit).
+is marked). Tables of the work on them stand beside their classes (leases, reviews, scores, splits, jobs, quantities,
+audit).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All versions of the schema, oldest first; each is a script in ``migrations/versions``."""
 ORIGINS = ("automatic", "corrected", "manual", "imported")
 STATES = ("submitted", "accepted", "rejected", "reopened")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from msklabel.serve.context import AsAnnotator, AsUser, Ctx
 from msklabel.serve.errors import Forbidden
-from msklabel.serve.options import check_tag
-from msklabel.store.history import describe, difference, history
+from msklabel.serve.options import check_known, check_tag
+from msklabel.store.history import describe, difference, history, to_review
 
 router = APIRouter(prefix="/msk/labels", tags=["Labels"])
 
@@ -33,6 +33,20 @@ def get_history(ctx: Ctx, user: AsUser, image: str, tag: str | None = None) -> l
 def get_difference(ctx: Ctx, user: AsUser, a: int, b: int) -> dict[str, Any]:
     store = ctx.store.store
     return difference(store.labels, store.systems, a, b)
+
+
+@router.get("/review", summary="What waits for a reviewer; labels that a training holds back first, with the reason")
+def list_waiting(
+    ctx: Ctx,
+    user: AsUser,
+    system: str | None = None,
+    held: bool = False,
+    most: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[dict[str, Any]]:
+    if system is not None:
+        check_known(system, ctx.app.systems, "system")
+    store = ctx.store.store
+    return to_review(store.labels, store.reviews, system, held, most)
 
 
 @router.post("/review", summary="Accept a label, reject it with a reason, or have it made again")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
+from fastapi.concurrency import run_in_threadpool
 
-from msklabel.serve.context import AsAnnotator, AsUser, Ctx, author
-from msklabel.serve.options import TRAIN, check_known, choose_options
+from msklabel.serve.context import AsAnnotator, AsUser, Context, Ctx, author
+from msklabel.serve.options import TRAIN, check_known, check_spelling, choose_options
 from msklabel.serve.running import job_status, options_of, run_job, run_jobs, stop_job
 
 router = APIRouter(prefix="/train", tags=["Train"])
@@ -24,7 +25,7 @@ async def train_all(ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync
     trainers = (await ctx.info.get())["trainers"]
     requests = {}
     for model, trainer in trainers.items():
-        options = choose_options(options_of(params, model), TRAIN, trainer.get("config") or {})
+        options = await _options(ctx, model, options_of(params, model), trainer.get("config") or {})
         requests[model] = {**author(user, options), "model": model}
     return await run_jobs(ctx, "train", requests, run_sync)
 
@@ -35,10 +36,18 @@ async def train(
 ) -> Any:
     trainers = (await ctx.info.get())["trainers"]
     check_known(model, trainers, "model to train")
-    options = choose_options(params or {}, TRAIN, trainers[model].get("config") or {})
+    options = await _options(ctx, model, params or {}, trainers[model].get("config") or {})
     return await run_job(ctx, "train", {**author(user, options), "model": model}, run_sync, enqueue)
 
 
 @router.delete("/", summary="Stop the running training at its next checkpoint")
 def stop(ctx: Ctx, user: AsAnnotator) -> Any:
     return stop_job(ctx, "train")
+
+
+async def _options(ctx: Context, model: str, sent: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """What a client may set of what it sent, checked before a job is started for it."""
+    check_spelling(sent, TRAIN | set(config))
+    options = choose_options(sent, TRAIN, config)
+    await run_in_threadpool(ctx.app.check_training, model, options)
+    return options

@@ -1,0 +1,154 @@
+"""The way back: class scores on a working crop to label indices on the scan's own grid, slice after slice.
+
+Scores are interpolated linearly and the highest wins, voxel by voxel; but where all working voxels that a native voxel
+draws on agree on their highest class, every mean of theirs agrees as well. So only the borders of labels are
+interpolated at all, and an array of scores on the native grid never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from msklabel.pipeline.grid import Grid
+from msklabel.pipeline.resample import linear_weights
+
+_SLICES_AT_ONCE = 8
+Choice = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What each native voxel along an axis draws on.
+
+    Attributes:
+        start: First native voxel whose centre lies in the crop.
+        index: Shape (native voxels in the crop, taps), voxels of the crop, rising along each row.
+        weight: The same shape, float32; each row sums to 1.
+    """
+
+    start: int
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+
+class Restorer:
+    """Takes the slices of a crop one after the other and keeps only those that are still needed.
+
+    Args:
+        grid: Where the crop lies.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        axes = zip(grid.oriented_shape, grid.working_shape, grid.crop, strict=True)
+        self._x, self._y, self._z = (native_taps(native, working, crop) for native, working, crop in axes)
+        x, y, z = grid.oriented_shape
+        self._labels = np.zeros((z, x, y), np.uint8)
+        self._rows: dict[int, torch.Tensor] = {}  # scores of a working slice, (X * Y, classes)
+        self._maps: dict[int, NDArray[np.uint8]] = {}  # its labels, (X, Y)
+        self._seen = 0
+        self._done = 0
+
+    def add(self, scores: torch.Tensor) -> None:
+        """Take the next slices of the crop.
+
+        Args:
+            scores: Shape (classes, X, Y, slices), class 0 the background.
+        """
+        for part in scores.split(_SLICES_AT_ONCE, dim=-1):
+            rows = part.permute(3, 1, 2, 0).contiguous()
+            maps = rows.argmax(-1).to(torch.uint8).cpu().numpy()
+            for slice_rows, slice_map in zip(rows.flatten(1, 2), maps, strict=True):
+                self._rows[self._seen] = slice_rows.clone()
+                self._maps[self._seen] = slice_map
+                self._seen += 1
+            self._restore_ready()
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Labels of the whole scan, shape ``grid.oriented_shape``; outside the crop all is background.
+
+        Raises:
+            RuntimeError: If slices are missing.
+        """
+        if self._done < len(self._z.index):
+            raise RuntimeError(f"{self._seen} slices of the crop came, which reach {self._done} of the scan's own")
+        return self._labels.transpose(1, 2, 0)
+
+    def _restore_ready(self) -> None:
+        index = self._z.index
+        while self._done < len(index) and index[self._done, -1] < self._seen:
+            self._restore(self._done)
+            self._done += 1
+        needed = int(index[self._done, 0]) if self._done < len(index) else self._seen
+        for place in [place for place in self._rows if place < needed]:
+            del self._rows[place], self._maps[place]
+
+    def _restore(self, number: int) -> None:
+        """One native slice."""
+        places, shares = self._z.index[number], self._z.weight[number]
+        used = [(int(place), float(share)) for place, share in zip(places, shares, strict=True) if share]
+        near = [self._maps[place] for place, _ in used]
+        low = _over_taps(np.minimum, reduce(np.minimum, near), self._x, self._y)
+        high = _over_taps(np.maximum, reduce(np.maximum, near), self._x, self._y)
+        border = np.flatnonzero(low != high)
+        if len(border):
+            rows = self._rows[used[0][0]] * used[0][1]
+            for place, share in used[1:]:
+                rows.add_(self._rows[place], alpha=share)
+            low.reshape(-1)[border] = _highest(rows, near[0].shape[1], border, self._x, self._y)
+        x, y = self._x.start, self._y.start
+        self._labels[self._z.start + number, x : x + low.shape[0], y : y + low.shape[1]] = low
+
+
+def native_taps(size_native: int, size_working: int, crop: slice) -> Taps:
+    """What native voxels draw on along one axis; what would fall outside the crop goes to its border."""
+    scale = size_native / size_working
+    start = max(0, int(np.ceil(crop.start * scale - 0.5)))
+    stop = min(size_native, max(int(np.ceil(crop.stop * scale - 0.5)), start + 1))
+    rows = linear_weights(size_working, size_native, start, stop)
+    inside = rows[:, crop].copy()
+    inside[:, 0] += rows[:, : crop.start].sum(axis=1)
+    inside[:, -1] += rows[:, crop.stop :].sum(axis=1)
+    used = inside != 0
+    first = used.argmax(axis=1)
+    last = inside.shape[1] - 1 - used[:, ::-1].argmax(axis=1)
+    wanted = first[:, None] + np.arange(int((last - first).max()) + 1)
+    index = np.minimum(wanted, last[:, None])
+    weight = np.where(wanted <= last[:, None], np.take_along_axis(inside, index, axis=1), 0)
+    return Taps(start, index, weight.astype(np.float32))
+
+
+def _over_taps(choice: Choice, labels: NDArray[np.uint8], x: Taps, y: Taps) -> NDArray[np.uint8]:
+    """Lowest or highest label (X, Y) among those that each native voxel of a slice draws on."""
+    for axis, taps in enumerate((x, y)):
+        labels = reduce(choice, (labels.take(column, axis=axis) for column in taps.index.T))
+    return labels
+
+
+def _highest(rows: torch.Tensor, width: int, border: NDArray[np.intp], x: Taps, y: Taps) -> NDArray[np.uint8]:
+    """Class with the highest interpolated score of some native voxels of a slice.
+
+    Args:
+        rows: Shape (X * Y, classes), scores of the slice in working voxels.
+        width: Working voxels along Y.
+        border: The native voxels, counted row by row.
+        x: Along X.
+        y: Along Y.
+    """
+    at_x, at_y = np.divmod(border, len(y.index))
+    index = x.index[at_x][:, :, None] * width + y.index[at_y][:, None, :]
+    weight = x.weight[at_x][:, :, None] * y.weight[at_y][:, None, :]
+    interpolated = functional.embedding_bag(
+        torch.from_numpy(index.reshape(len(border), -1)).to(rows.device),
+        rows,
+        per_sample_weights=torch.from_numpy(weight.reshape(len(border), -1)).to(rows),
+        mode="sum",
+    )
+    labels: NDArray[np.uint8] = interpolated.argmax(1).to(torch.uint8).cpu().numpy()
+    return labels

@@ -1,0 +1,129 @@
+"""Ways to run a network, all alike from outside: windows in, class scores out.
+
+A new way is one function and one line in ``BACKENDS``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from msklabel.errors import UserError
+
+# Maps windows (B, C, *space) on its device to class scores (B, classes, *space) there.
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a network runs on.
+
+    Attributes:
+        device: The device.
+        window: One window of zeros, (1, C, *space), as the network will get them.
+    """
+
+    device: torch.device
+    window: torch.Tensor
+
+
+def eager(network: nn.Module, site: Site) -> Forward:
+    """PyTorch as it is, in half precision on a GPU."""
+    return _autocast(network.to(site.device).eval(), site.device)
+
+
+def channels_last(network: nn.Module, site: Site) -> Forward:
+    """PyTorch with the channels of a voxel side by side in memory; a copy, the network stays as it is."""
+    order = torch.channels_last if site.window.ndim == 4 else torch.channels_last_3d
+    turned = copy.deepcopy(network).to(site.device, memory_format=order).eval()  # type: ignore[call-overload]
+    forward = _autocast(turned, site.device)
+    return lambda windows: forward(windows.contiguous(memory_format=order))
+
+
+def compiled(network: nn.Module, site: Site) -> Forward:
+    """PyTorch's own compiler; needs a C++ compiler, and minutes."""
+    network = network.to(site.device).eval()
+    return _autocast(torch.compile(network, dynamic=False), site.device)
+
+
+def cuda_graph(network: nn.Module, site: Site) -> Forward:
+    """Channels last, all kernels of a forward pass started at once."""
+    forward = channels_last(network, site)
+    graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+
+    def replay(windows: torch.Tensor) -> torch.Tensor:
+        if windows.shape not in graphs:
+            graphs[windows.shape] = _captured(forward, windows)
+        graph, given, scores = graphs[windows.shape]
+        given.copy_(windows)
+        graph.replay()
+        return scores.clone()
+
+    return replay
+
+
+def openvino(network: nn.Module, site: Site) -> Forward:
+    """OpenVINO on the processor, in single precision."""
+    from msklabel.predict.on_openvino import compile_model, convert
+
+    return compile_model(convert(network, site.window))
+
+
+BACKENDS: dict[str, Callable[[nn.Module, Site], Forward]] = {
+    "eager": eager,
+    "channels_last": channels_last,
+    "compiled": compiled,
+    "cuda_graph": cuda_graph,
+    "openvino": openvino,
+}
+_FOR_GPU_ONLY = ("cuda_graph",)
+_FOR_CPU_ONLY = ("openvino",)
+_ONLY_WHEN_NAMED = ("compiled",)  # takes longer to make than it saves
+
+
+def candidates(device: torch.device) -> list[str]:
+    """Backends that a device can try by itself, the plainest first."""
+    left_out = set(_ONLY_WHEN_NAMED) | set(_FOR_GPU_ONLY if device.type == "cpu" else _FOR_CPU_ONLY)
+    if importlib.util.find_spec("openvino") is None:
+        left_out.add("openvino")
+    return [name for name in BACKENDS if name not in left_out]
+
+
+def require_backend(name: str, device: torch.device) -> None:
+    """Refuse a backend that is not there.
+
+    Raises:
+        UserError: If there is no such backend, or it does not run on the device or without a missing package.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"backend {name!r} is not known; one of auto, {', '.join(BACKENDS)}")
+    if name not in _ONLY_WHEN_NAMED and name not in candidates(device):
+        raise UserError(f"backend {name!r} cannot be used on {device}; here: auto, {', '.join(candidates(device))}")
+
+
+def _autocast(network: Forward, device: torch.device) -> Forward:
+    def forward(windows: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return network(windows)
+
+    return forward
+
+
+def _captured(forward: Forward, windows: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+    """A graph with the place of its windows and of its scores; warmed up on a stream of its own, as PyTorch asks."""
+    given = windows.clone()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            forward(given)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores = forward(given)
+    return graph, given, scores

@@ -1,0 +1,62 @@
+"""Blend the scores of overlapping windows slice by slice: finished slices leave before later windows come.
+
+Windows come in order of the last axis, so that only as many slices are held as a window is deep, whatever the scan's
+length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from msklabel.predict.windows import with_channels
+
+_SLICES_AT_ONCE = 8
+
+
+class Blender:
+    """Weighted mean of windows over one image.
+
+    Args:
+        shape: Voxels of the image along each axis, at least those of a window.
+        classes: Scores of each voxel.
+        weights: Shape of a window: weight of each of its voxels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, weights: torch.Tensor) -> None:
+        width, height, self._depth = shape
+        self._weights = weights
+        self._held = weights.shape[2]  # slices, in turn: slice z lies at z modulo this
+        # The scores of a voxel lie side by side: so they leave networks, and so they are reduced.
+        self._total = torch.zeros((width, height, self._held, classes), device=weights.device).movedim(-1, 0)
+        self._norm = torch.zeros((width, height, self._held), device=weights.device)
+        self._first = 0  # slice that has not left yet
+
+    def add(self, place: tuple[slice, slice, slice], scores: torch.Tensor) -> None:
+        """Add the scores (classes, *window) of a window; none may start before a slice that has left."""
+        x, y, z = place
+        wrap = self._held - z.start % self._held
+        for own, held in ((slice(0, wrap), slice(self._held - wrap, None)), (slice(wrap, None), slice(0, -wrap))):
+            weights = self._weights[..., own]
+            if weights.numel():
+                self._total[with_channels((x, y, held))].addcmul_(scores[..., own], weights)
+                self._norm[x, y, held] += weights
+
+    def finished(self, before: int) -> Iterator[torch.Tensor]:
+        """Let the slices before one go, a few at a time.
+
+        Yields:
+            Scores (classes, X, Y, slices); where no window came the background has 1, all others 0.
+        """
+        while self._first < min(before, self._depth):
+            start = self._first % self._held
+            count = min(_SLICES_AT_ONCE, self._held - start, min(before, self._depth) - self._first)
+            total, norm = self._total[..., start : start + count], self._norm[..., start : start + count]
+            unseen = norm == 0
+            scores = total / torch.where(unseen, 1, norm)
+            scores[0][unseen] = 1
+            total.zero_()
+            norm.zero_()
+            self._first += count
+            yield scores

@@ -1,0 +1,151 @@
+"""Which backend runs a network: measured on first use, remembered, and checked for every model version."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from msklabel.durable import replace_text
+from msklabel.networks import Weights, build_network, loaded_network
+from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, require_backend
+from msklabel.predict.trial import converted_file, run_apart, try_backends
+from msklabel.system import System
+
+logger = logging.getLogger(__name__)
+AUTO = "auto"
+PLAIN = "eager"
+CONVERTED = "openvino"
+_FILE = "backends.json"
+_QUICK_GFLOP = 10.0  # a window that takes less is not worth a minute of trials
+
+
+class Selection:
+    """Builds what runs a network.
+
+    Trials and conversions run in a process of their own, whose memory goes with it. A converted network is kept beside
+    its measurements until another version of its model is converted.
+
+    Args:
+        folder: Where both are kept; None keeps nothing and tries nothing.
+        backend: Name of a backend, or ``auto`` for the fastest one.
+    """
+
+    def __init__(self, folder: Path | None = None, backend: str = AUTO) -> None:
+        self.folder = folder
+        self.backend = backend
+
+    def __call__(self, system: System, weights: Weights, device: torch.device, version: str, member: int) -> Forward:
+        """What runs a network on a device.
+
+        Args:
+            system: Its system.
+            weights: Its weights.
+            device: Where.
+            version: Variant and name of the weights' version, ``first/0001``; weights never change under it.
+            member: Number of the network in its ensemble.
+
+        Raises:
+            UserError: If the backend that is asked for cannot be used here.
+        """
+        site = site_of(system, device)
+        if self.backend != AUTO:
+            require_backend(self.backend, device)
+            return self._in_process(self.backend, system, weights, site)
+        if self.folder is None or window_gflop(system) < _QUICK_GFLOP:
+            return self._in_process(PLAIN, system, weights, site)
+        key = _key(system, site)
+        known = self._remembered().get(key, {}).get("backend")
+        kept = self._place(system, version, member)
+        if known == CONVERTED and converted_file(kept).exists():
+            return _converted(kept)
+        if known is None or known == CONVERTED:
+            names = [name for name in candidates(device) if known in (None, name) and name != PLAIN]
+            found = self._tried(system, weights, device, names, kept)
+            if known is None:
+                self._remember(key, found)
+                logger.info("%s runs a window fastest with %s: %s", system.name, found["backend"], found["seconds"])
+            known = found["backend"]
+        return _converted(kept) if known == CONVERTED else self._in_process(known, system, weights, site)
+
+    def _in_process(self, name: str, system: System, weights: Weights, site: Site) -> Forward:
+        return BACKENDS[name](loaded_network(system, weights), site)
+
+    def _tried(
+        self, system: System, weights: Weights, device: torch.device, names: list[str], kept: Path
+    ) -> dict[str, Any]:
+        """The outcome of a trial; on a processor in a process of its own, on a GPU here, where the memory is."""
+        if device.type != "cpu":
+            return try_backends(system, loaded_network(system, weights), device, names)
+        others = [folder for folder in kept.parent.parent.glob("*") if folder != kept.parent]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        found = run_apart(system, weights, names, kept)
+        for folder in others:
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _place(self, system: System, version: str, member: int) -> Path:
+        """Where a converted network is kept."""
+        assert self.folder is not None
+        return self.folder / "converted" / system.name / f"{version}-{system.fingerprint[:12]}" / str(member)
+
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            known = json.loads((self.folder / _FILE).read_text(encoding="utf-8")) if self.folder else {}
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _remember(self, key: str, found: dict[str, Any]) -> None:
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            known = {**self._remembered(), key: found}
+            replace_text(self.folder / _FILE, json.dumps(known, indent=1) + "\n")
+
+
+def site_of(system: System, device: torch.device) -> Site:
+    """Where a system's network runs."""
+    return Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
+
+
+def window_gflop(system: System) -> float:
+    """Floating-point operations of one window, in thousand millions; nothing is computed."""
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        build_network(system).eval()(site_of(system, torch.device("meta")).window)
+    return counter.get_total_flops() / 1e9
+
+
+def _converted(kept: Path) -> Forward:
+    from msklabel.predict.on_openvino import compile_model
+
+    return compile_model(converted_file(kept))
+
+
+def _key(system: System, site: Site) -> str:
+    """What a measurement holds for: network, window, machine, threads and versions of the libraries."""
+    machine = torch.cuda.get_device_name(site.device) if site.device.type == "cuda" else platform.processor()
+    facts = {
+        "network": system.network.model_dump(mode="json"),
+        "window": list(site.window.shape),
+        "classes": system.classes,
+        "device": f"{site.device.type} {machine or platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "libraries": [torch.__version__, _version(CONVERTED)],
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{system.name} {system.profile} {digest}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,286 @@
+"""Segment one scan with a system and with MONAI Label's own path, on the same weights, in turns.
+
+    python tests/bench/bench_predict.py --labelmap pelvis_to_knee_labels.nii.gz --shape 320x320x100 --repeats 3
+
+makes a synthetic CT out of a real label map (``msklabel synthesize``) and segments it with ``thigh_ct``'s paper
+network; ``--scan`` takes a scan that is there. The peer is ``stock_infer.py``, which runs MONAI Label's BasicInferTask;
+say where it lies with ``--stock`` or MSKLABEL_STOCK_INFER. Weights are random unless ``--weights`` names the file of a
+trained version.
+Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
+Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
+The ideal time is the network's floating-point operations at the rate of this machine's matrix products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+SIDES = ("stock", "ours")
+_GEMM = 2048
+
+
+def main() -> None:
+    """Run both sides in turns, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", default="thigh_ct", help="a system with one channel (thigh_ct)")
+    parser.add_argument("--profile", default="paper", help="paper or demo (paper)")
+    parser.add_argument("--scan", type=Path, help="scan to segment")
+    parser.add_argument("--labelmap", type=Path, help="instead: label map to make a CT of")
+    parser.add_argument("--shape", default="320x320x100", help="voxels of that CT (320x320x100)")
+    parser.add_argument("--stock", type=Path, default=os.environ.get("MSKLABEL_STOCK_INFER"), help="stock_infer.py")
+    parser.add_argument("--skip-stock", action="store_true", help="time ours only")
+    parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
+    parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
+    parser.add_argument("--threads", type=int, default=2, help="of each side (2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side (3)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(_stock(options) if options.worker == "stock" else _ours(options)))
+        return
+    if (options.labelmap is None) == (options.scan is None):
+        parser.error("give --labelmap or --scan")
+    if not options.skip_stock and (options.stock is None or not Path(options.stock).is_file()):
+        parser.error("say where stock_infer.py lies: --stock FILE or MSKLABEL_STOCK_INFER; or --skip-stock")
+    with tempfile.TemporaryDirectory(prefix="msklabel-bench-") as folder:
+        figures = compare(options, Path(folder))
+    show(figures)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Runs of both sides and what follows from them."""
+    scan = options.scan or _synthetic(options.labelmap, options.shape, folder)
+    sides = SIDES[1:] if options.skip_stock else SIDES
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for number in range(options.repeats):
+        for side in sides:
+            arguments = [*sys.argv[1:], "--scan", str(scan), "--worker", side, "--folder", str(folder)]
+            env = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+            done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env, check=True)
+            runs[side].append(json.loads(done.stdout.splitlines()[-1]))
+            run = runs[side][-1]
+            print(f"run {number + 1}, {side}: {run['wall_s']:.1f} s, {run['peak_gib']:.2f} GiB", file=sys.stderr)
+    figures: dict[str, Any] = {
+        "system": options.system,
+        "profile": options.profile,
+        "scan": runs["ours"][0]["shape"],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "threads": options.threads,
+        "weights": "trained" if options.weights else "random",
+        "runs": runs,
+    }
+    if not options.skip_stock:
+        pairs = list(zip(runs["ours"], runs["stock"], strict=True))
+        figures["ratios"] = {
+            key: median(ours[key] / stock[key] for ours, stock in pairs) for key in ("wall_s", "cpu_s", "peak_gib")
+        }
+        figures["voxels_equal"] = _equal(folder)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = "{system}, {profile} profile, {scan} voxels, {weights} weights, {threads} threads, {machine}".format(
+        **figures
+    )
+    table = Table("median of runs", *figures["runs"], "ours / stock", title=title.format(**figures))
+    rows = {"wall_s": "wall (s)", "cpu_s": "CPU (s)", "peak_gib": "peak memory (GiB)", "ready_s": "getting ready (s)"}
+    rows |= {"windows": "windows", "outside_percent": "outside the network (% of wall)"}
+    rows |= {"ideal_s": "ideal time of the network (s)", "roofline_percent": "ideal / network (%)"}
+    for key, name in rows.items():
+        medians = [f"{median(run[key] for run in runs):.2f}" for runs in figures["runs"].values()]
+        table.add_row(name, *medians, f"{figures['ratios'][key]:.3f}" if key in figures.get("ratios", {}) else "")
+    Console(width=110).print(table)
+    if "voxels_equal" in figures:
+        print(f"labels equal at {100 * figures['voxels_equal']:.3f} % of voxels")
+
+
+class Clock:
+    """Adds up the time and the windows that a network takes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.windows = 0
+
+    def around(self, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def timed(windows: Any) -> Any:
+            started = time.perf_counter()
+            scores = forward(windows)
+            self.seconds += time.perf_counter() - started
+            self.windows += len(windows)
+            return scores
+
+        return timed
+
+
+@contextmanager
+def measured(run: dict[str, Any], clock: Clock) -> Iterator[None]:
+    """Wall and CPU time of a block, and the peak of the process until its end."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    run["wall_s"], run["cpu_s"] = time.perf_counter() - wall, time.process_time() - cpu
+    run["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    run["windows"], run["network_s"] = clock.windows, clock.seconds
+    run["outside_percent"] = 100 * (1 - clock.seconds / run["wall_s"])
+
+
+def _ours(options: argparse.Namespace) -> dict[str, Any]:
+    """Our task, as the server runs it."""
+    from msklabel.imaging.read import read_labels
+    from msklabel.predict.selection import Selection
+    from msklabel.predict.served import ServedModel
+    from msklabel.predict.task import ModelTask
+
+    started = time.perf_counter()
+    system = _system(options)
+    clock, run = Clock(), {}
+
+    class Source:
+        def serving(self, name: str, variant: str = "") -> str:
+            return "bench"
+
+        def weights(self, system: Any, name: str) -> list[dict[str, Any]]:
+            return [_weights(options)]
+
+    model = ServedModel(system, Source(), "cpu", Selection(options.folder, options.backend))
+    engine = model.apply(lambda engine: engine)
+    run["ready_s"] = time.perf_counter() - started
+    engine.forwards = [clock.around(forward) for forward in engine.forwards]
+    task = ModelTask(system, model)
+    with measured(run, clock):
+        file, params = task({"image": str(options.scan)})
+    Path(file).rename(options.folder / "ours.nii.gz")
+    run["stages_s"] = params["latencies"]
+    run["shape"] = "x".join(str(n) for n in read_labels(options.folder / "ours.nii.gz").array.shape)
+    return run | _roofline(system, run)
+
+
+def _stock(options: argparse.Namespace) -> dict[str, Any]:
+    """MONAI Label's task, with the chain of its own radiology app, as ``stock_infer.py`` puts it together."""
+    started = time.perf_counter()
+    spec = importlib.util.spec_from_file_location("stock_infer", options.stock)
+    stock = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stock)
+    from monai.inferers import SliceInferer
+    from monai.transforms import Lambdad
+
+    from msklabel.imaging.read import read_scan
+    from msklabel.networks import loaded_network
+
+    system = _system(options)
+    window = (system.intensity.lower, system.intensity.upper) if system.intensity.kind == "window" else None
+    gamma = getattr(system.intensity, "gamma", 1)
+    native = read_scan(options.scan).spacing_mm
+    clock, run = Clock(), {}
+
+    class Peer(stock.Stock):
+        def pre_transforms(self, data: Any = None) -> list:
+            steps = super().pre_transforms(data)
+            return steps if gamma == 1 else [*steps, Lambdad("image", lambda image: image**gamma)]
+
+        def inferer(self, data: Any = None) -> Any:
+            whole = super().inferer(data)
+            if system.dimensions == 2:
+                flat = {"roi_size": system.patch_voxels[:2], "spatial_dim": 2, "mode": "gaussian", "sw_batch_size": 2}
+                whole = SliceInferer(overlap=system.predict.overlap, padding_mode="replicate", **flat)
+            return whole
+
+    arguments = argparse.Namespace(
+        window=window,
+        spacing=[wanted or own for wanted, own in zip(system.spacing_mm, native, strict=True)],
+        roi=list(system.patch_voxels),
+        overlap=system.predict.overlap,
+        classes=system.classes,
+    )
+    network = loaded_network(system, _weights(options)).eval()
+    network.forward = clock.around(network.forward)
+    task = Peer(arguments, network)
+    run["ready_s"] = time.perf_counter() - started
+    with measured(run, clock):
+        file, result = task({"image": str(options.scan), "device": "cpu", "logging": "ERROR"})
+    Path(file).rename(options.folder / "stock.nii.gz")
+    run["stages_s"] = {stage: s for stage, s in result["latencies"].items() if isinstance(s, float)}
+    return run | _roofline(system, run)
+
+
+def _system(options: argparse.Namespace) -> Any:
+    from msklabel.catalogue import load_catalogue
+
+    system = load_catalogue(names=[options.system], profile=options.profile)[options.system]
+    if len(system.channels) != 1 or system.laterality != "none" or system.predict.mirror_axes:
+        raise SystemExit(f"{options.system}, {options.profile}: the peer knows no channels, sides or mirrored passes")
+    return system
+
+
+def _weights(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from msklabel.learn.versions import read_weights
+    from msklabel.networks import build_network, weights_of
+
+    if options.weights:
+        return read_weights(options.weights, _system(options))
+    torch.manual_seed(0)
+    return weights_of(build_network(_system(options)))
+
+
+def _roofline(system: Any, run: dict[str, Any]) -> dict[str, float]:
+    """Seconds that the network's operations would take at the rate of a large matrix product."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from msklabel.networks import build_network
+
+    window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        build_network(system).eval()(window)
+    a, b = torch.randn(2, _GEMM, _GEMM)
+    seconds = []
+    for _ in range(8):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    rate = 2 * _GEMM**3 / min(seconds)
+    ideal = counter.get_total_flops() * run["windows"] / rate
+    found = {"window_gflop": counter.get_total_flops() / 1e9, "gemm_gflop_per_s": rate / 1e9, "ideal_s": ideal}
+    return found | {"roofline_percent": 100 * ideal / run["network_s"]}
+
+
+def _equal(folder: Path) -> float:
+    from msklabel.imaging.read import read_labels
+
+    ours, stock = (read_labels(folder / f"{side}.nii.gz").array for side in ("ours", "stock"))
+    return float(np.mean(ours == stock))
+
+
+def _synthetic(labelmap: Path, shape: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "msklabel", "synthesize", str(labelmap), "--modality", "ct", "--shape", shape]
+    subprocess.run([*command, "-o", str(folder)], check=True, stdout=sys.stderr)
+    return next((folder / "images").glob("*.nii.gz"))
+
+
+if __name__ == "__main__":
+    main()

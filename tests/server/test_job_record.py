@@ -1,0 +1,42 @@
+"""Jobs are listed after a restart; one whose server was killed is lost, and said to be."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from live import DRAFT, Site, start, wait_for
+
+
+def listed(site: Site, query: str = "?kind=batch_infer") -> list[dict[str, Any]]:
+    answer = site.ask("GET", f"/msk/jobs{query}")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json())
+
+
+def test_a_job_whose_server_was_killed_is_listed_as_lost(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    try:
+        done = first.ask("POST", f"/batch/infer/{DRAFT}?images=all&run_sync=true", json={"max_batch_size": 1})
+        assert done.status_code == 200, done.text
+        [finished] = listed(first)
+        assert (finished["status"], finished["request"]["model"]) == ("DONE", DRAFT)
+        assert finished["started"] < finished["ended"] and "1 of 1" in finished["detail"]
+        killed = first.ask("POST", f"/batch/infer/{DRAFT}?images=all").json()["id"]
+        wait_for(lambda: listed(first)[0]["status"] == "RUNNING")
+        assert listed(first)[0]["ended"] is None
+    finally:
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait(60)
+    second = start(tmp_path)
+    try:
+        assert [(job["id"], job["status"]) for job in listed(second)] == [
+            (killed, "LOST"),
+            (finished["id"], "DONE"),
+        ]
+        assert [job["id"] for job in listed(second, "?newest=1")] == [killed]
+        assert second.ask("GET", "/msk/jobs?kind=nothing").json()["detail"].startswith("kind 'nothing': expected one")
+        assert second.ask("GET", "/batch/infer?check_if_running=true").status_code == 404
+    finally:
+        second.stop()

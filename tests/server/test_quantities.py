@@ -1,0 +1,111 @@
+"""What was measured of a submitted label: there soon after, by REST as JSON and CSV, and again where it is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live import IMAGES, SYSTEM, Site, start, wait_for, write_label
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    site = start(tmp_path)
+    yield site
+    site.stop()
+
+
+def submit(site: Site, image: str, array: np.ndarray, **params: Any) -> tuple[int, float]:
+    """Id of the version, and seconds that the request took."""
+    file = write_label(site.studies.parent / "label.nii.gz", array, site.phantoms[image].affine)
+    begun = time.monotonic()
+    with file.open("rb") as stream:
+        files = {"params": (None, json.dumps({"model": SYSTEM, **params})), "label": ("label.nii.gz", stream)}
+        answer = site.ask("PUT", f"/datastore/label?image={image}&tag=final", files=files)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["version"]), time.monotonic() - begun
+
+
+def measured(site: Site, image: str) -> Any:
+    def look() -> Any:
+        [known] = site.ask("GET", f"/msk/quantities?image={image}").json()
+        return known if known["state"] != "waiting" else None
+
+    return wait_for(look)
+
+
+def row_of(known: dict[str, Any], structure: str) -> dict[str, Any]:
+    rows = known["rows"]
+    return next(row for row in rows if (row["structure"], row["side"]) == (structure, "both"))
+
+
+def test_a_submitted_label_is_measured_and_measured_again_where_it_is_missing(site: Site, tmp_path: Path) -> None:
+    image, other = IMAGES[0], IMAGES[1]
+    phantom = site.phantoms[image]
+    muscle = phantom.labels == 5
+    version, _ = submit(site, image, phantom.labels)
+    known = measured(site, image)
+    assert (known["state"], known["version"], known["system"]) == ("measured", version, SYSTEM)
+    row = row_of(known, "muscle")
+    mean_hu = float(phantom.image[0].astype(np.int16)[muscle].mean())
+    expected = muscle.sum() * abs(np.linalg.det(phantom.affine[:3, :3])) / 1000
+    if not known["slices"]:  # the phantom shows no neck: means and volumes are those of the whole scan
+        assert row["mean_hu"] == pytest.approx(mean_hu, abs=0.01)
+        assert row["volume_cm3"] == pytest.approx(expected)
+        assert any("no reference slice" in note for note in known["notes"])
+    on_record = site.ask("GET", f"/datastore/label/info?label={image}&tag=final").json()["quantities"]
+    assert on_record["rows"] == known["rows"]
+
+    part = np.where(muscle, 5, 0)
+    submit(site, other, np.where(site.phantoms[other].labels == 5, 5, 0), annotated={"classes": ["muscle"]})
+    assert {row["structure"] for row in measured(site, other)["rows"]} == {"muscle"}
+    assert part.any()
+
+    table = site.ask("GET", "/msk/quantities?format=csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert {row["image"] for row in rows} == {image, other}
+    found = next(r for r in rows if (r["image"], r["structure"], r["side"]) == (image, "muscle", "both"))
+    assert float(found["volume_cm3"]) == pytest.approx(row["volume_cm3"])
+    assert len(site.ask("GET", f"/msk/quantities?version={version}").json()) == 1
+    assert site.ask("GET", "/msk/quantities?version=999").status_code == 404
+    assert site.ask("GET", "/msk/quantities?image=nothing").status_code == 404
+    wait_for(lambda: {job["status"] for job in site.ask("GET", "/msk/jobs?kind=quantities").json()} == {"DONE"})
+
+    site.stop()
+    with closing(sqlite3.connect(site.state / "msklabel.db")) as database, database:
+        database.execute("DELETE FROM quantity")
+    again = start(tmp_path)
+    try:
+        assert row_of(measured(again, image), "muscle") == row
+    finally:
+        again.stop()
+
+
+def test_what_cannot_be_measured_says_why_and_holds_nobody_up(site: Site) -> None:
+    image = IMAGES[2]
+    scan = site.studies / f"{image}.nii.gz"
+    content = scan.read_bytes()
+    version, _ = submit(site, image, site.phantoms[image].labels)
+    measured(site, image)
+    times = scan.stat()
+    scan.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    os.utime(scan, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that nobody looks at its grid again
+    again, took = submit(site, image, np.where(site.phantoms[image].labels == 1, 0, site.phantoms[image].labels))
+    assert again > version and took < 5
+    known = wait_for(
+        lambda: next(
+            (k for k in site.ask("GET", f"/msk/quantities?version={again}").json() if k["state"] != "waiting"), None
+        )
+    )
+    assert known["state"] == "measured" and row_of(known, "muscle")["mean_hu"] is None
+    assert any("nothing is measured in the image" in note for note in known["notes"])

@@ -1,0 +1,140 @@
+"""Whatever runs a network, the labels are those of PyTorch as it is; the fastest is remembered."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_preprocess import make_system
+from torch import nn
+
+from msklabel.catalogue import load_catalogue
+from msklabel.errors import UserError
+from msklabel.networks import build_network, weights_of
+from msklabel.predict import on_openvino, selection, trial
+from msklabel.predict.backends import BACKENDS, Site, candidates, eager
+from msklabel.predict.selection import Selection
+
+CPU = torch.device("cpu")
+SYSTEMS = load_catalogue(profile="demo")
+
+
+def site_of(system_name: str) -> Site:
+    system = SYSTEMS[system_name]
+    return Site(CPU, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
+
+
+@pytest.mark.parametrize("backend", [name for name in candidates(CPU) if name != "eager"])
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_a_backend_scores_as_pytorch_does(name: str, backend: str) -> None:
+    torch.manual_seed(0)
+    network, site = build_network(SYSTEMS[name]).eval(), site_of(name)
+    windows = torch.rand((2, *site.window.shape[1:]))
+    with torch.inference_mode():
+        expected = eager(network, site)(windows)
+        forward = BACKENDS[backend](network, site)
+        first, again = forward(windows), forward(windows.flip(0))
+    torch.testing.assert_close(first, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(again.flip(0), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_openvino_is_installed() -> None:
+    assert "openvino" in candidates(CPU)
+
+
+class Faked(nn.Module):
+    """One layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_the_fastest_that_labels_alike_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"eager": 0.5, "slower": 0.6, "fast": 0.2, "wrong": 0.1}
+
+    def backend(name: str, sign: int):
+        def build(network: nn.Module, site: Site):
+            def forward(windows: torch.Tensor) -> torch.Tensor:
+                return network(windows) * sign
+
+            forward.seconds = seconds[name]
+            return forward
+
+        return build
+
+    def broken(network: nn.Module, site: Site):
+        raise RuntimeError("no such instruction")
+
+    made = {"eager": backend("eager", 1), "slower": backend("slower", 1), "fast": backend("fast", 1)}
+    monkeypatch.setattr(trial, "BACKENDS", {**made, "wrong": backend("wrong", -1), "broken": broken})
+    monkeypatch.setattr(trial, "_timed", lambda forward, window: (forward.seconds, forward(window)))
+    found = trial.try_backends(make_system(), Faked(), CPU, ["broken", "wrong", "fast", "slower"])
+    assert found == {"backend": "fast", "seconds": {"eager": 0.5, "fast": 0.2, "slower": 0.6}}
+
+
+def test_a_trial_is_made_once_and_its_network_kept_until_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_QUICK_GFLOP", 0)
+    system = SYSTEMS["hip_tissue_ct"]
+    torch.manual_seed(0)
+    network = build_network(system)
+    windows = torch.rand(2, 1, *system.patch_voxels[:2])
+    expected = eager(network, site_of("hip_tissue_ct"))(windows)
+
+    forward = Selection(tmp_path)(system, weights_of(network), CPU, "first/0001", 0)
+    torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
+    (found,) = json.loads((tmp_path / "backends.json").read_text()).values()
+    assert found["seconds"].keys() == set(candidates(CPU))
+    found["backend"] = "openvino"  # it is faster here, but a test must not depend on the clock
+    monkeypatch.setattr(Selection, "_remembered", lambda self: dict.fromkeys([selection._key(system, site)], found))
+    site = site_of("hip_tissue_ct")
+
+    calls: list[list[str]] = []
+
+    def without_the_clock(system, weights, names, kept):
+        calls.append(list(names))
+        on_openvino.save(on_openvino.convert(network, site.window), trial.converted_file(kept))
+        return found
+
+    monkeypatch.setattr(selection, "run_apart", without_the_clock)
+    for version in ("first/0002", "first/0002", "first/0003", "other/0004"):
+        forward = Selection(tmp_path)(system, weights_of(network), CPU, version, 0)
+        torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
+    assert calls == [["openvino"]] * 3
+    kept = sorted(path.relative_to(tmp_path).parts[2:4] for path in tmp_path.glob("converted/*/*/*/0/network.xml"))
+    assert [(variant, version.split("-")[0]) for variant, version in kept] == [("first", "0003"), ("other", "0004")]
+
+
+def test_a_trial_that_breaks_leaves_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    kept = tmp_path / "0"
+    found = trial.run_apart(SYSTEMS["hip_tissue_ct"], {"layer": torch.zeros(1)}, ["openvino"], kept)
+    assert found["backend"] == "eager"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_is_quick_anyway_is_not_tried(tmp_path: Path) -> None:
+    system = make_system()
+    Selection(tmp_path)(system, weights_of(build_network(system)), CPU, "first/0001", 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_operations_are_counted_by_hand() -> None:
+    system = make_system(network={"name": "dense_unet", "levels": 1, "layers_per_block": 1, "growth": 4})
+    stem, layer, head = 9 * 32, 9 * 32 * 4, 32 * 3
+    transition = (32 + 4) * 32
+    assert selection.window_gflop(system) == pytest.approx(2 * 256 * (stem + layer + transition + head) / 1e9)
+
+
+def test_a_backend_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    system = make_system()
+    weights = weights_of(build_network(system))
+    with pytest.raises(UserError, match="backend 'tensorrt' is not known; one of auto, eager"):
+        Selection(tmp_path, "tensorrt")(system, weights, CPU, "first/0001", 0)
+    with pytest.raises(UserError, match="'cuda_graph' cannot be used on cpu"):
+        Selection(tmp_path, "cuda_graph")(system, weights, CPU, "first/0001", 0)
