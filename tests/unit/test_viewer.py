@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +124,13 @@ def test_fetched_files_and_ours_are_served_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_a_session_lasts_while_it_is_used() -> None:
-    sessions = WebSessions(0.2)
+    now = [0.0]
+    sessions = WebSessions(60, lambda: now[0])
     key = sessions.open(User("anna", "annotator"))
     for _ in range(4):
-        time.sleep(0.1)
+        now[0] += 50
         assert sessions.user(f"other=1; {COOKIE}={key}") == User("anna", "annotator")
-    time.sleep(0.3)
+    now[0] += 61
     assert sessions.user(f"{COOKIE}={key}") is None
 
 
