@@ -35,8 +35,7 @@ from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
-from msklabel.store.pacs import Pacs
-from msklabel.store.source import pacs_source
+from msklabel.store.site import pacs_of, source_of
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -59,8 +58,7 @@ class MskLabelApp(MONAILabelApp):
             build_network(system)
         self.versions = Versions(self.options.state / "models")
         self.given_studies = studies
-        pacs = self.options.pacs
-        self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
+        self.pacs = pacs_of(self.options)
         self.choosers = Choosers(self.versions)
         super().__init__(
             app_dir=app_dir,
@@ -77,8 +75,7 @@ class MskLabelApp(MONAILabelApp):
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
         options = self.options
-        pacs = self.pacs, options.pacs
-        source = pacs_source(pacs[0], self.systems.values(), pacs[1].cache_bytes) if pacs[0] and pacs[1] else None
+        source = source_of(options, self.systems, self.pacs)
         return MskDatastore(
             options.studies, options.state, self.systems, models, options.database, options.lease_s, source
         )

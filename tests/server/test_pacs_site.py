@@ -124,6 +124,16 @@ def measured(ours: Site, image: str) -> Any:
     [known] = ours.ask("GET", f"/msk/quantities?image={image}").json()
     return known if known["state"] != "waiting" else None
 
+    def measured() -> Any:
+        return ours.ask("GET", f"/msk/quantities?image={image}").json()[0].get("rows")
+
+    muscle = next(row for row in wait_for(measured, 90) if row["structure"] == "muscle" and row["kind"] == "label")
+    hu = read_scan(folder / "ct0").array[0][label.array == LABELS["muscle"].index]
+    assert muscle["volume_cm3"] > 0
+    if not ours.ask("GET", f"/msk/quantities?image={image}").json()[0]["slices"]:
+        assert muscle["mean_hu"] == pytest.approx(float(hu.mean()), abs=0.01)
+    assert len(ours.ask("GET", "/datastore/?output=all").json()["objects"]) == 2
+
 
 def foreign_seg(folder: Path, array: np.ndarray, names: dict[int, str]) -> pydicom.Dataset:
     """A segmentation as another program writes it: its own numbers and codes, segments told by their names only."""

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,6 @@ from msklabel.errors import NotFound, Unreachable
 from msklabel.imaging.channels import channel_of_description
 from msklabel.store.folder import Contents, Found, measure, read_folder
 from msklabel.store.pacs import Pacs, Series
-from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 _LISTED_S = 30.0
@@ -82,18 +81,6 @@ class FolderSource:
         if not file or not path.exists():
             raise NotFound(f"the file of image {image_id!r} is not in the studies folder at present")
         return path
-
-
-def pacs_source(pacs: Pacs, systems: Iterable[System], most_bytes: int) -> Callable[[Path, list[str]], PacsSource]:
-    """What makes the source of a store whose images are on a DICOMweb server.
-
-    Args:
-        pacs: The server.
-        systems: Whose modalities count.
-        most_bytes: Most that is kept of fetched series.
-    """
-    modalities = sorted({modality for system in systems for modality in system.modality})
-    return lambda root, channels: PacsSource(pacs, root, modalities, channels, most_bytes)
 
 
 class PacsSource:

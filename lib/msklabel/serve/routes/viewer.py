@@ -72,6 +72,7 @@ async def put_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, s
         answer = await run_in_threadpool(_submit, ctx, image, system, form.needed("label"), frames, notes, holder)
     if ctx.exchange:
         ctx.exchange.soon()
+    ctx.measuring.submitted()
     ctx.info.forget()
     return answer
 
