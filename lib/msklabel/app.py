@@ -28,6 +28,7 @@ from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.options import Options
+from msklabel.predict.ahead import Ahead
 from msklabel.predict.interpolate import StoredLabel
 from msklabel.predict.selection import Selection
 from msklabel.predict.served import ServedModel
@@ -39,6 +40,7 @@ from msklabel.store.site import pacs_of, source_of
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
+_MOST_AHEAD = 64  # segmentations; some hundred kilobytes each
 
 
 class MskLabelApp(MONAILabelApp):
@@ -60,6 +62,7 @@ class MskLabelApp(MONAILabelApp):
         self.given_studies = studies
         self.pacs = pacs_of(self.options)
         self.choosers = Choosers(self.versions)
+        self.ahead = Ahead(self.options.state / "ahead", _MOST_AHEAD)
         super().__init__(
             app_dir=app_dir,
             studies=str(self.options.studies),
@@ -86,7 +89,7 @@ class MskLabelApp(MONAILabelApp):
         select = Selection(self.options.state, self.options.backend)
         for name, system in self.systems.items():
             model = ServedModel(system, self.versions, self.options.device, select)
-            tasks[name] = ModelTask(system, model)
+            tasks[name] = ModelTask(system, model, self.ahead)
             if system.thresholds:
                 tasks[name + THRESHOLD_SUFFIX] = ClassicalTask(system)
         tasks[INTERPOLATE] = InterpolateTask(self.systems, self._stored_label)
@@ -210,6 +213,64 @@ class MskLabelApp(MONAILabelApp):
             info |= {"system": params["system"]} if params.get("system") else {}
             label = store.save_label(request["image"], result, tag, info)
         return {"label": label, "tag": tag, "file": result, "params": params}
+
+    def ready(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer to :meth:`infer` where it was predicted ahead; None where it has to be computed."""
+        task, image = self._infers.get(str(request.get("model"))), request.get("image")
+        if not isinstance(task, ModelTask) or request.get("save_label") or not isinstance(image, str):
+            return None
+        found = task.ready({**request, "image": self.datastore().get_image_uri(image)})
+        return {"file": found[0], "params": found[1]} if found else None
+
+    def likely_next(self, request: Mapping[str, Any], most: int) -> list[tuple[str, str]]:
+        """Models and scans of which a segmentation is likely wanted soon.
+
+        Args:
+            request: How scans are asked for: ``strategy``, and its options.
+            most: Scans beyond those that annotators have.
+
+        Returns:
+            Names of models with identifiers of scans, the scans that somebody has first.
+        """
+        store: Any = self.datastore()
+        chooser = self.choosers(store.store)
+        wanted = chooser.wanted(request)
+        held = list(store.store.leases.held())
+        pool = chooser.pool(wanted)
+        ranked = chooser.rank(str(request.get("strategy") or DEFAULT), pool, request)
+        scans = [*held, *(pool.ids[place] for place in ranked.places[:most])]
+        trained = [name for name in wanted.systems if self.versions.serving(name)]
+        fitting = {name: pool.fits[name] for name in trained}
+        places = {image: place for place, image in enumerate(pool.ids)}
+        return [
+            (name, image)
+            for image in dict.fromkeys(scans)
+            for name in trained
+            if image in places and bool(fitting[name][places[image]])
+        ]
+
+    def serving(self, model: str) -> str | None:
+        """Name of the version of a model that is in service; None while there is none."""
+        return self.versions.serving(model)
+
+    def lacks(self, request: Mapping[str, Any]) -> bool:
+        """Whether a segmentation could be made ahead, and is not."""
+        task = self._infers.get(str(request["model"]))
+        scan = {**request, "image": self.datastore().get_image_uri(request["image"])}
+        return isinstance(task, ModelTask) and task.lacks(scan)
+
+    def predict_ahead(self, request: Mapping[str, Any]) -> None:
+        """Make a segmentation before anybody asks.
+
+        Args:
+            request: As for :meth:`infer`.
+
+        Raises:
+            UserError: If the scan does not fit the model.
+        """
+        task = self._infers.get(str(request["model"]))
+        if isinstance(task, ModelTask):
+            task.segment_ahead({**request, "image": self.datastore().get_image_uri(request["image"])})
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Segment many images one after the other and store the results; a bad one does not stop the others.

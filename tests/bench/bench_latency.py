@@ -150,11 +150,11 @@ def show(figures: dict) -> None:
 def _publish_fresh_weights(studies: Path, profile: str) -> None:
     from msklabel.catalogue import load_catalogue
     from msklabel.learn.versions import Versions
-    from msklabel.networks import build_network
+    from msklabel.networks import build_network, weights_of
 
     system = load_catalogue(names=(SYSTEM,), profile=profile)[SYSTEM]
     versions = Versions(studies / ".msklabel" / "models")
-    version = versions.add(system, build_network(system).state_dict(), {"fingerprint": system.fingerprint})
+    version = versions.add(system, [weights_of(build_network(system))], {"fingerprint": system.fingerprint})
     versions.publish(system.name, version.name)
 
 

@@ -65,7 +65,8 @@ def _synthetic(labelmap: Path, shape: str, folder: Path) -> Path:
 def measure(scan_file: Path, system_name: str, profile: str, members: int, most_windows: int, result: Path) -> dict:
     """Segment a scan as the server does; seconds and peak of each stage.
 
-    All scores are held from the first window on, so that a few windows have the peak of all.
+    As many slices of scores as a window is deep are held from the first window on, so that a few windows have the peak
+    of all.
     """
     stages: dict[str, dict[str, float]] = {}
 
@@ -83,7 +84,6 @@ def measure(scan_file: Path, system_name: str, profile: str, members: int, most_
         from msklabel.imaging.scan import LabelMap
         from msklabel.imaging.write import write_labels
         from msklabel.networks import build_network
-        from msklabel.pipeline.postprocess import postprocess
         from msklabel.predict import engine as engine_module
         from msklabel.predict.engine import Engine
         from msklabel.predict.source import read_for
@@ -102,14 +102,9 @@ def measure(scan_file: Path, system_name: str, profile: str, members: int, most_
         engine = Engine(system, [build_network(system) for _ in range(members)])
     with stage("read"):
         scan = read_for(system, scan_file)
-    with stage("prepare"):
-        prepared = engine.preprocess(scan)
     counted = [0]
-    with stage("network"):
-        scores = engine.scores(prepared, lambda done, windows: counted.append(_told(done, windows)))
-    with stage("restore"):
-        restored = engine.preprocess.restore(scores, prepared.grid)
-        labels = prepared.grid.deorient(postprocess(restored, system))
+    with stage("segment"):
+        labels = engine(scan, lambda done, windows: counted.append(_told(done, windows))).labels.array
     with stage("write"):
         write_labels(result, LabelMap(labels, scan.affine), system.labels)
     return {

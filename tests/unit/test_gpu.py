@@ -1,5 +1,6 @@
 """What must hold on a GPU; run with ``pytest -m gpu`` where there is one."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from test_preprocess import make_system
 from msklabel.catalogue import load_catalogue
 from msklabel.learn.losses import build_loss
 from msklabel.learn.trainer import Stopped, Trainer
-from msklabel.networks import build_network, load_weights
+from msklabel.networks import build_network, load_weights, weights_of
+from msklabel.predict.backends import candidates
 from msklabel.predict.engine import Engine
+from msklabel.predict.selection import Selection
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,6 +31,28 @@ def test_a_gpu_predicts_what_the_cpu_predicts() -> None:
     on_cpu = Engine(system, network, "cpu")(scan).labels.array.copy()
     on_gpu = Engine(system, network, "cuda")(scan).labels.array
     assert np.mean(on_cpu == on_gpu) > 0.99
+
+
+@pytest.mark.parametrize("backend", candidates(torch.device("cuda")))
+def test_every_backend_labels_as_the_cpu_does(backend: str) -> None:
+    system = make_system()
+    torch.manual_seed(0)
+    network = build_network(system)
+    scan, _ = make_case(0).load()
+    on_cpu = Engine(system, network, "cpu")(scan).labels.array.copy()
+    forward = Selection(None, backend)(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
+    engine = Engine(system, [], "cuda", [forward])
+    for _ in range(2):  # a graph is recorded first, then replayed
+        assert np.mean(engine(scan).labels.array == on_cpu) > 0.99
+
+
+def test_a_gpu_remembers_its_fastest_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msklabel.predict.selection._QUICK_GFLOP", 0)
+    system = make_system()
+    weights = weights_of(build_network(system))
+    Selection(tmp_path)(system, weights, torch.device("cuda"), "first/0001", 0)
+    (found,) = json.loads((tmp_path / "backends.json").read_text()).values()
+    assert found["seconds"].keys() == set(candidates(torch.device("cuda")))
 
 
 def test_training_takes_the_gpu_by_itself_and_resumes_there(tmp_path: Path) -> None:

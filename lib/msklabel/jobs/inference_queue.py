@@ -26,7 +26,7 @@ class _Lane(Generic[Result]):
     """One device: a thread of its own, and what waits for it."""
 
     def __init__(self, device: str) -> None:
-        self.executor = ThreadPoolExecutor(1, f"infer-{device}", initializer=_let_others_first)
+        self.executor = ThreadPoolExecutor(1, f"infer-{device}", initializer=let_others_first)
         self.pending: set[Future[Result]] = set()
 
 
@@ -86,7 +86,7 @@ class InferenceQueue(Generic[Result]):
             lane.pending.discard(future)
 
 
-def _let_others_first() -> None:
+def let_others_first() -> None:
     """Linux has a priority for each thread, and the ones that PyTorch starts from this one inherit it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -89,8 +89,8 @@ _ONLY_WHEN_NAMED = ("compiled",)  # takes longer to make than it saves
 def candidates(device: torch.device) -> list[str]:
     """Backends that a device can try by itself, the plainest first."""
     left_out = set(_ONLY_WHEN_NAMED) | set(_FOR_GPU_ONLY if device.type == "cpu" else _FOR_CPU_ONLY)
-    if importlib.util.find_spec("openvino") is None:
-        left_out.add("openvino")
+    if device.type == "cpu":  # OpenVINO lays scores out in the same way, and does more
+        left_out.add("openvino" if importlib.util.find_spec("openvino") is None else "channels_last")
     return [name for name in BACKENDS if name not in left_out]
 
 
@@ -102,13 +102,15 @@ def require_backend(name: str, device: torch.device) -> None:
     """
     if name not in BACKENDS:
         raise UserError(f"backend {name!r} is not known; one of auto, {', '.join(BACKENDS)}")
-    if name not in _ONLY_WHEN_NAMED and name not in candidates(device):
+    wrong_device = name in (_FOR_GPU_ONLY if device.type == "cpu" else _FOR_CPU_ONLY)
+    if wrong_device or (name == "openvino" and importlib.util.find_spec("openvino") is None):
         raise UserError(f"backend {name!r} cannot be used on {device}; here: auto, {', '.join(candidates(device))}")
 
 
 def _autocast(network: Forward, device: torch.device) -> Forward:
     def forward(windows: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        # No cache of cast weights: it would not outlive the call, and a graph must not hold it.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
             return network(windows)
 
     return forward

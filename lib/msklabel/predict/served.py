@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +25,8 @@ from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+_LARGE_BYTES = 1 << 20
 
 
 class WeightSource(Protocol):
@@ -111,6 +116,7 @@ class ServedModel:
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
         if variant not in self._loaded or self._loaded[variant][0] != name:
             self._loaded.pop(variant, None)  # two versions at once would need twice the memory
+            _let_memory_return()
             device = torch.device(self.device)
             members = self.versions.weights(self.system, name)
             forwards: list[Forward] = []
@@ -121,3 +127,10 @@ class ServedModel:
                 )
             self._loaded[variant] = name, Engine(self.system, [], device, forwards)
         return self._loaded[variant]
+
+
+def _let_memory_return() -> None:
+    """Have every large tensor's memory go back to the system when it is freed: glibc would keep much of it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

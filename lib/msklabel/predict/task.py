@@ -16,6 +16,7 @@ from msklabel.errors import UserError
 from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.imaging.write import write_labels
+from msklabel.predict.ahead import RESULT_PREFIX, Ahead, Question, stamp_of
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
@@ -81,11 +82,58 @@ class SegmentationTask(InferTask):
 
 
 class ModelTask(SegmentationTask):
-    """Segment with the published model version of a system."""
+    """Segment with the published model version of a system.
 
-    def __init__(self, system: System, model: ServedModel) -> None:
+    Args:
+        system: The system.
+        model: Its model.
+        ahead: Where segmentations that were made before anybody asked are kept.
+    """
+
+    def __init__(self, system: System, model: ServedModel, ahead: Ahead | None = None) -> None:
         super().__init__(system, f"{system.title}; {system.network.name}, {system.profile} profile. {system.source}")
         self.model = model
+        self.ahead = ahead
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answer at once where the segmentation is there already, else make it."""
+        return self.ready(request) or super().__call__(request)
+
+    def ready(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """What was segmented ahead, with ``ahead`` among the facts; None where it was not, or things have changed."""
+        started = time.perf_counter()
+        found = self.ahead.take(self.question(request)) if self.ahead else None
+        if found is None:
+            return None
+        file, facts = found
+        return file, {**facts, "ahead": True, "latencies": {"total": round(time.perf_counter() - started, 4)}}
+
+    def lacks(self, request: Mapping[str, Any]) -> bool:
+        """Whether it could be segmented ahead, and is not."""
+        if self.ahead is None or self.model.version is None:
+            return False
+        return not self.ahead.holds(self.question(request))
+
+    def segment_ahead(self, request: Mapping[str, Any]) -> None:
+        """Segment for whoever asks later, unless things change meanwhile."""
+        question = self.question(request)
+        file, facts = super().__call__(request)
+        try:
+            if self.ahead and question == self.question(request):
+                self.ahead.put(question, Path(file), facts)
+        finally:
+            shutil.rmtree(Path(file).parent, ignore_errors=True)
+
+    def question(self, request: Mapping[str, Any]) -> Question:
+        """All that decides what comes out."""
+        path = Path(request["image"])
+        try:
+            stamp = stamp_of(path)
+        except OSError:
+            stamp = ()  # reading it will say what is wrong
+        names = ("", *self.system.variants)
+        versions = tuple(self.model.versions.serving(self.system.name, variant) for variant in names)
+        return Question(self.system.name, str(path), stamp, _result_suffix(request), versions)
 
     def info(self) -> dict[str, Any]:
         """What clients list, with the version in service (None while untrained)."""
@@ -173,7 +221,7 @@ def _result_suffix(request: Mapping[str, Any]) -> str:
 
 def _write_result(name: str, labels: LabelMap, scheme: Mapping[str, Label]) -> Path:
     """Write to a temporary folder of its own; what fails leaves nothing."""
-    folder = Path(tempfile.mkdtemp(prefix="msklabel-result-"))
+    folder = Path(tempfile.mkdtemp(prefix=RESULT_PREFIX))
     try:
         write_labels(folder / name, labels, scheme)
     except OSError:

@@ -117,17 +117,14 @@ def _built(name: str, network: nn.Module, site: Site, kept: Path | None) -> Forw
 
 
 def _timed(forward: Forward, window: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Seconds for a window, the better of two after a first one, and its scores."""
-    taken = []
+    """Seconds for a window, after a first one, and its scores."""
     with torch.inference_mode():
         scores = forward(window)
-        for _ in range(2):
-            _wait_for(window.device)
-            started = time.perf_counter()
-            forward(window)
-            _wait_for(window.device)
-            taken.append(time.perf_counter() - started)
-    return round(min(taken), 4), scores
+        _wait_for(window.device)
+        started = time.perf_counter()
+        forward(window)
+        _wait_for(window.device)
+    return round(time.perf_counter() - started, 4), scores
 
 
 def _wait_for(device: torch.device) -> None:

@@ -35,6 +35,7 @@ from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
 from msklabel.serve.measure_labels import KIND, MeasureLabels
 from msklabel.serve.openid import OpenId, OpenIdOptions
+from msklabel.serve.prefetch import Prefetch
 from msklabel.serve.routes import ROUTERS
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings
@@ -65,6 +66,10 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
+
+    def waiting() -> bool:
+        return any(sum(lane.values()) for lane in inferences.lengths().values())
+
     store: Any = app.datastore()
     light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
     keep = store.store.jobs.put
@@ -84,9 +89,10 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             jobs,
             precedence,
             app.scores_progress,
-            lambda: any(sum(lane.values()) for lane in inferences.lengths().values()),
+            waiting,
             settings.scoring_delay_s,
         ),
+        prefetch=Prefetch(app, precedence, waiting, settings.prefetch_scans),
         measuring=MeasureLabels(jobs, lambda most: _unmeasured(store, most)),
         openid=_openid(settings),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
@@ -153,6 +159,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     if context.exchange:
         context.exchange.start()
     context.background.start()
+    context.prefetch.start()
     context.measuring.start()
     training = watch(context.app, context.jobs) if context.app.options.auto_train else None
     if training:
@@ -163,6 +170,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         if training:
             training.close()
         context.measuring.close()
+        await run_in_threadpool(context.prefetch.close)
+        await run_in_threadpool(context.app.ahead.close)
         await run_in_threadpool(context.background.close)
         context.inferences.close()
         await run_in_threadpool(context.jobs.close)

@@ -19,6 +19,7 @@ from msklabel.serve.grants import ImageGrants
 from msklabel.serve.info_cache import InfoCache
 from msklabel.serve.measure_labels import MeasureLabels
 from msklabel.serve.openid import OpenId
+from msklabel.serve.prefetch import Prefetch
 from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
@@ -46,6 +47,7 @@ class Context:
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
         background: Keeps scores up to date.
+        prefetch: Predicts what is likely asked for next.
         measuring: Has submitted labels measured.
         openid: Who else signs people in.
         proxy: To the PACS, where the studies lie in one.
@@ -63,6 +65,7 @@ class Context:
     info: InfoCache
     scratch: Scratch
     background: BackgroundScoring
+    prefetch: Prefetch
     measuring: MeasureLabels
     openid: OpenId | None = None
     proxy: DicomwebProxy | None = None

@@ -31,6 +31,8 @@ class ServeSettings:
         max_waiting_inferences: More are refused with 429.
         scoring_delay_s: Seconds without other work before scans are scored in the background; 0 for never.
         exchange_pause_s: Seconds between two looks for new segmentations in the PACS.
+        prefetch_scans: So many scans are predicted before they are asked for, beside those that annotators have; 0 for
+            none at all.
         stop_grace_s: Seconds between asking a job to stop and killing it.
     """
 
@@ -50,6 +52,7 @@ class ServeSettings:
     session_s: float = 12 * 3600.0
     max_waiting_inferences: int = 64
     scoring_delay_s: float = 60.0
+    prefetch_scans: int = 2
     exchange_pause_s: float = 15.0
     stop_grace_s: float = 20.0
 

@@ -28,6 +28,7 @@ async def next_sample(
     holder = holder_of(request, ctx, user, options.get("client_id"))
     sample = await run_in_threadpool(_choose, ctx, strategy, options, holder)
     if sample:
+        ctx.prefetch.asked({**options, "strategy": strategy})
         ctx.grants.give(address_of(request.scope, ctx.settings), sample["id"])
         if not ctx.is_local(request):
             sample.pop("path", None)

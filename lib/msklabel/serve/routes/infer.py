@@ -59,7 +59,9 @@ async def infer(
         holder = holder_of(request, ctx, user, options.get("client_id"))
         await run_in_threadpool(renew_lease, ctx, holder, image)
         work = {**options, "model": model, **await run_in_threadpool(_input, ctx, form, image, session_id)}
-        result = await _finish(request, ctx.inferences.submit(work))
+        ctx.prefetch.answered(options)
+        ready = await run_in_threadpool(ctx.app.ready, work)
+        result = ready or await _finish(request, ctx.inferences.submit(work))
         if options.get("save_label"):
             ctx.info.forget()
         return await run_in_threadpool(_answer, result, output)

@@ -1,0 +1,104 @@
+"""Segmentations that were made before anybody asked, a bounded number of them, each good for one state of things."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULT_PREFIX = "msklabel-result-"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a segmentation answers; another version of a model or another file is another question.
+
+    Attributes:
+        system: Name of the system.
+        path: The scan.
+        stamp: Changes when the scan's files do.
+        suffix: Of the result's file.
+        versions: In service, of the system and its variants.
+    """
+
+    system: str
+    path: str
+    stamp: tuple[tuple[str, int, int], ...]
+    suffix: str
+    versions: tuple[str | None, ...]
+
+
+class Ahead:
+    """Results on disk while the process runs; the one that was longest not asked for goes first.
+
+    Args:
+        folder: Where they lie, ``<process id>`` in it; made with the first.
+        most: How many are kept.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._folder = folder / str(os.getpid())
+        self._kept: OrderedDict[Question, tuple[Path, dict[str, Any]]] = OrderedDict()
+
+    def holds(self, question: Question) -> bool:
+        """Whether there is an answer."""
+        with self._lock:
+            return question in self._kept
+
+    def take(self, question: Question) -> tuple[str, dict[str, Any]] | None:
+        """A copy of the result's file, the caller's to remove, and facts for the client; None where there is none."""
+        with self._lock:
+            if question not in self._kept:
+                return None
+            self._kept.move_to_end(question)
+            file, facts = self._kept[question]
+            copy = Path(tempfile.mkdtemp(prefix=RESULT_PREFIX)) / file.name
+            shutil.copyfile(file, copy)
+            return str(copy), dict(facts)
+
+    def put(self, question: Question, file: Path, facts: Mapping[str, Any]) -> None:
+        """Keep a result; its file is moved. Those of other versions of the system's model go."""
+        with self._lock:
+            if not self._folder.is_dir():
+                self._open()
+            place = Path(tempfile.mkdtemp(dir=self._folder)) / file.name
+            shutil.move(file, place)
+            self._drop(question)
+            self._kept[question] = place, dict(facts)
+            old = [q for q in self._kept if q.system == question.system and q.versions != question.versions]
+            for gone in [*old, *list(self._kept)[: max(0, len(self._kept) - len(old) - self.most)]]:
+                self._drop(gone)
+
+    def close(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._kept.clear()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _open(self) -> None:
+        """Make the folder; remove what processes left that are no more."""
+        self._folder.mkdir(parents=True)
+        for other in self._folder.parent.iterdir():
+            if not (other.name.isdecimal() and psutil.pid_exists(int(other.name))):
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _drop(self, question: Question) -> None:
+        kept = self._kept.pop(question, None)
+        if kept:
+            shutil.rmtree(kept[0].parent, ignore_errors=True)
+
+
+def stamp_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a scan's files."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((file.name, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])

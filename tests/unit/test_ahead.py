@@ -1,0 +1,130 @@
+"""What is segmented ahead is kept for one state of things, bounded, and gives way to whoever waits."""
+
+import threading
+import time
+from pathlib import Path
+
+from msklabel.errors import UserError
+from msklabel.jobs.precedence import PRECEDENCE, Precedence
+from msklabel.predict.ahead import Ahead, Question, stamp_of
+from msklabel.predict.progress import report
+from msklabel.serve.prefetch import Prefetch
+
+
+def question(path: str = "a", version: str | None = "0001", system: str = "hip", suffix: str = ".nrrd") -> Question:
+    return Question(system, path, (), suffix, (version,))
+
+
+def put(ahead: Ahead, folder: Path, asked: Question) -> None:
+    file = folder / f"result{asked.suffix}"
+    file.write_text(asked.path)
+    ahead.put(asked, file, {"model_version": asked.versions[0]})
+
+
+def test_a_result_is_copied_out_as_often_as_it_is_asked_for(tmp_path: Path) -> None:
+    ahead = Ahead(tmp_path / "ahead", 4)
+    put(ahead, tmp_path, question())
+    for _ in range(2):
+        found = ahead.take(question())
+        assert found
+        file, facts = Path(found[0]), found[1]
+        assert (file.read_text(), file.suffix, facts) == ("a", ".nrrd", {"model_version": "0001"})
+        file.unlink()
+    assert ahead.take(question(suffix=".nii.gz")) is None
+    assert ahead.take(question(version="0002")) is None
+
+
+def test_results_of_another_version_go_when_the_first_of_a_new_one_comes(tmp_path: Path) -> None:
+    ahead = Ahead(tmp_path / "ahead", 4)
+    for asked in (question("a"), question("b"), question("a", system="thigh"), question("c", "0002")):
+        put(ahead, tmp_path, asked)
+    assert [ahead.holds(q) for q in (question("a"), question("b"))] == [False, False]
+    assert ahead.holds(question("a", system="thigh"))
+    assert ahead.holds(question("c", "0002"))
+
+
+def test_what_was_longest_not_asked_for_goes_first_with_its_file(tmp_path: Path) -> None:
+    ahead = Ahead(tmp_path / "ahead", 2)
+    put(ahead, tmp_path, question("a"))
+    put(ahead, tmp_path, question("b"))
+    ahead.take(question("a"))
+    put(ahead, tmp_path, question("c"))
+    assert [ahead.holds(question(path)) for path in "abc"] == [True, False, True]
+    assert len(list((tmp_path / "ahead").glob("*/*/*"))) == 2
+
+
+def test_what_processes_left_that_are_no_more_is_removed_and_so_is_ones_own_at_the_end(tmp_path: Path) -> None:
+    left = tmp_path / "ahead" / "999999999" / "x"
+    left.mkdir(parents=True)
+    ahead = Ahead(tmp_path / "ahead", 2)
+    assert left.exists()
+    put(ahead, tmp_path, question("a"))
+    assert not left.exists()
+    ahead.close()
+    assert not list((tmp_path / "ahead").iterdir())
+    assert not ahead.holds(question("a"))
+
+
+def test_a_scans_stamp_changes_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    file = tmp_path / "series" / "1.dcm"
+    file.write_text("one")
+    before = stamp_of(tmp_path / "series"), stamp_of(file)
+    file.write_text("other")
+    assert stamp_of(tmp_path / "series") != before[0]
+    assert stamp_of(file) != before[1]
+
+
+class Slowly:
+    """Takes ten windows for a scan; ``b`` cannot be segmented."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.done: list[str] = []
+
+    def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:
+        return [("hip", image) for image in ("a", "b", "c")][:most]
+
+    def serving(self, model: str) -> str:
+        return "0001"
+
+    def lacks(self, request: dict) -> bool:
+        return request["image"] not in self.done
+
+    def predict_ahead(self, request: dict) -> None:
+        self.started.append(request["image"])
+        if request["image"] == "b":
+            raise UserError("too short")
+        for window in range(10):
+            told = report()
+            assert told
+            told(window, 10)
+            time.sleep(0.02)
+        self.done.append(request["image"])
+
+
+def wait_until(condition) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_it_gives_way_to_whoever_waits_and_goes_on_afterwards(tmp_path: Path) -> None:
+    app, busy = Slowly(), threading.Event()
+    prefetch = Prefetch(app, Precedence(tmp_path / PRECEDENCE), busy.is_set, 3)
+    prefetch.start()
+    time.sleep(0.1)
+    assert not app.started
+    prefetch.asked({"strategy": "first", "client_id": "anna"})
+    wait_until(lambda: app.started)
+    busy.set()
+    time.sleep(0.5)
+    assert app.done == []
+    busy.clear()
+    prefetch.asked({"strategy": "first", "client_id": "ben"})
+    wait_until(lambda: app.done == ["a", "c"])
+    prefetch.asked({"strategy": "first"})
+    time.sleep(0.2)
+    prefetch.close()
+    assert app.started.count("b") == 1
