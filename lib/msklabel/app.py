@@ -36,8 +36,7 @@ from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
-from msklabel.store.pacs import Pacs
-from msklabel.store.source import PacsSource
+from msklabel.store.site import pacs_of, source_of
 
 logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
@@ -61,8 +60,7 @@ class MskLabelApp(MONAILabelApp):
             build_network(system)
         self.versions = Versions(self.options.state / "models")
         self.given_studies = studies
-        pacs = self.options.pacs
-        self.pacs = Pacs(pacs.url, pacs.user, pacs.password) if pacs else None
+        self.pacs = pacs_of(self.options)
         self.choosers = Choosers(self.versions)
         self.ahead = Ahead(self.options.state / "ahead", _MOST_AHEAD)
         super().__init__(
@@ -80,15 +78,10 @@ class MskLabelApp(MONAILabelApp):
         models = {name: name for name in self.systems}
         models |= {name + THRESHOLD_SUFFIX: name for name, system in self.systems.items() if system.thresholds}
         options = self.options
-        source = self._pacs_source if options.pacs else None
+        source = source_of(options, self.systems, self.pacs)
         return MskDatastore(
             options.studies, options.state, self.systems, models, options.database, options.lease_s, source
         )
-
-    def _pacs_source(self, root: Path, channels: list[str]) -> PacsSource:
-        assert self.pacs is not None and self.options.pacs is not None
-        modalities = sorted({modality for system in self.systems.values() for modality in system.modality})
-        return PacsSource(self.pacs, root, modalities, channels, self.options.pacs.cache_bytes)
 
     def init_infers(self) -> dict[str, InferTask]:
         """One model for each system, its training-free draft where it has one, and interpolation."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 _WORKER = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 which, truth, predicted, spacing = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 start = time.perf_counter()
@@ -45,7 +45,8 @@ else:
         count += 1
 seconds = time.perf_counter() - start
 used = time.process_time()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with what the parent had when it forked
+peak = int(status.split("VmHWM:")[1].split()[0]) / 2**20
 print(json.dumps({"seconds": seconds, "cpu_seconds": used, "peak_gib": peak, "rows": count, "found": found}))
 """
 

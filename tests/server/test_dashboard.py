@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image as Picture
 from msklabel.catalogue import load_catalogue
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
-from msklabel.serve.dashboard import curve
+from msklabel.serve.dashboard import curve, quantity_line
 
 EVIL = "<script>alert(1)</script>"
 
@@ -62,11 +63,19 @@ def test_it_tells_what_is_done_learned_and_next(site: Site, page: str) -> None:
     assert "version 1 by anna" in text
 
 
-def test_volumes_are_those_of_the_label(site: Site, page: str) -> None:
-    phantom = site.phantoms["hip_0"]
-    index = load_catalogue()[SYSTEM].labels["muscle"].index
-    cm3 = (phantom.labels == index).sum() * 8 * 8 * 5 / 1000
-    assert f"muscle {cm3:.1f} cm³" in page
+def test_quantities_are_those_that_were_measured(site: Site) -> None:
+    def measured() -> list[dict[str, Any]]:
+        return site.ask("GET", "/msk/quantities?image=hip_0").json()[0].get("rows")
+
+    muscle = next(row for row in wait_for(measured) if row["structure"] == "muscle" and row["kind"] == "label")
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "muscle" in text and "cm³" in text and text)
+    assert f"{muscle['volume_cm3']:.1f} cm³" in page[page.index("muscle") :]
+
+
+def test_a_line_of_quantities_has_units() -> None:
+    row = {"structure": "femur_left", "kind": "label", "side": "left", "volume_cm3": 12.34, "mean_hu": None, "n": 3}
+    assert quantity_line(row) == "femur left left 12.3 cm³"
+    assert quantity_line({**row, "kind": "group"}) == ""
 
 
 def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> None:

@@ -116,6 +116,16 @@ def test_a_submitted_label_is_put_into_the_pacs_voxel_for_voxel(site: tuple, tmp
     assert stored.ContentCreatorName == "anna^"
     assert stored.SegmentSequence[0].SegmentAlgorithmType in ("MANUAL", "SEMIAUTOMATIC")
 
+    def measured() -> Any:
+        return ours.ask("GET", f"/msk/quantities?image={image}").json()[0].get("rows")
+
+    muscle = next(row for row in wait_for(measured, 90) if row["structure"] == "muscle" and row["kind"] == "label")
+    hu = read_scan(folder / "ct0").array[0][label.array == LABELS["muscle"].index]
+    assert muscle["volume_cm3"] > 0
+    if not ours.ask("GET", f"/msk/quantities?image={image}").json()[0]["slices"]:
+        assert muscle["mean_hu"] == pytest.approx(float(hu.mean()), abs=0.01)
+    assert len(ours.ask("GET", "/datastore/?output=all").json()["objects"]) == 2
+
 
 def foreign_seg(folder: Path, array: np.ndarray, names: dict[int, str]) -> pydicom.Dataset:
     """A segmentation as another program writes it: its own numbers and codes, segments told by their names only."""

@@ -71,7 +71,17 @@ def test_without_a_slice_means_are_of_the_whole_scan_and_there_is_no_area():
     assert found.notes == [
         "a: no area_cm2: no slice was chosen",
         "a: no mean_hu_per_height2: the height is not known",
+        "a: in the first or last slice, so that volumes are of the part inside the scan: muscle",
     ]
+
+
+def test_metal_in_the_measured_slice_is_said():
+    labels, hu = tissue_block()
+    hu[2:6, 3:6, 1] = 3071
+    found = quantify("a", labels, AFFINE, TISSUES, {"hu": hu}, 170.0, SliceChoice("index", 1))
+    assert found.notes[-1] == ("a: 12 voxels above 2500 HU in slice 1: metal, which spoils HU and thresholds around it")
+    beside = quantify("a", labels, AFFINE, TISSUES, {"hu": hu}, 170.0, SliceChoice("index", 2))
+    assert not [note for note in beside.notes if "metal" in note]
 
 
 def test_turned_arrays_give_the_same_numbers():

@@ -56,6 +56,7 @@ def test_what_was_kept_comes_back_row_by_row_and_goes_on(data: MskDatastore, url
     data.store.scores.put("a", "hip", "1", b"\x00summary", {"entropy": 0.5})
     data.store.jobs.put("1", "train", {"model": "hip"}, "DONE", "epoch 5 of 5")
     data.store.assign_roles("hip", {"P1": "train"})
+    data.store.quantities.put(first, {"rows": [{"volume_cm3": 1.5}], "slices": {}, "notes": []})
     data.take_next(["b"], "ann")
     state, backup = data.store.state, data.store.studies.parent / "backup"
     assert back_up(state, backup, silent, url) == 2

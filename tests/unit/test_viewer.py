@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +87,13 @@ def test_a_preview_of_a_radiograph_is_one_picture_with_the_right_on_the_left() -
     assert max(picture[20, 20].max(), picture[220, 220].max()) < 50
 
 
+def test_planes_of_a_flat_stack_are_drawn_to_one_scale() -> None:
+    scan = Scan(np.zeros((1, 60, 40, 5), np.float32), np.diag([2.0, 2.0, 4.0, 1]), {})  # 120 x 80 x 20 mm
+    picture = Picture.open(io.BytesIO(preview_png(scan, None, {})))
+    assert picture.height == 240  # 80 mm
+    assert picture.width == 360 + 4 + 360 + 4 + 240
+
+
 def test_without_npm_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch_module.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="npm is not installed"):
@@ -118,12 +124,13 @@ def test_fetched_files_and_ours_are_served_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_a_session_lasts_while_it_is_used() -> None:
-    sessions = WebSessions(0.2)
+    now = [0.0]
+    sessions = WebSessions(60, lambda: now[0])
     key = sessions.open(User("anna", "annotator"))
     for _ in range(4):
-        time.sleep(0.1)
+        now[0] += 50
         assert sessions.user(f"other=1; {COOKIE}={key}") == User("anna", "annotator")
-    time.sleep(0.3)
+    now[0] += 61
     assert sessions.user(f"{COOKIE}={key}") is None
 
 

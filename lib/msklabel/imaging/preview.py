@@ -37,11 +37,14 @@ def preview_png(scan: Scan, labels: LabelMap | None, colors: Mapping[int, tuple[
     for index, color in colors.items():
         table[index] = color
     flat = [axis for axis in (2, 1, 0) if image.shape[axis] == 1]
-    parts = [_plane(grey, drawn, table, axis, spacing) for axis in (flat[:1] or (2, 1, 0))]
+    axes_across = flat[:1] or [2, 1, 0]
+    size_mm = [float(n * mm) for n, mm in zip(image.shape, spacing, strict=True)]
+    mm_per_pixel = max(size_mm[1 if axis == 2 else 2] for axis in axes_across) / _HEIGHT
+    parts = [_plane(grey, drawn, table, axis, size_mm, mm_per_pixel) for axis in axes_across]
     width = sum(part.width for part in parts) + _GAP * (len(parts) - 1)
     whole, left = Picture.new("RGB", (width, _HEIGHT)), 0
     for part in parts:
-        whole.paste(part, (left, 0))
+        whole.paste(part, (left, (_HEIGHT - part.height) // 2))
         left += part.width + _GAP
     stream = io.BytesIO()
     whole.save(stream, "PNG")
@@ -54,15 +57,17 @@ def _upright(array: NDArray, affine: NDArray[np.float64]) -> NDArray:
     return array.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
 
 
-def _plane(grey: NDArray, drawn: NDArray, table: NDArray, axis: int, spacing: list[float]) -> Picture.Image:
+def _plane(
+    grey: NDArray, drawn: NDArray, table: NDArray, axis: int, size_mm: list[float], mm_per_pixel: float
+) -> Picture.Image:
+    """One plane across an axis, all planes to one scale."""
     where = np.flatnonzero(drawn.any(axis=tuple(a for a in range(3) if a != axis)))
     place = int(where[len(where) // 2]) if len(where) else grey.shape[axis] // 2
     image, label = grey.take(place, axis).astype(float)[..., None].repeat(3, -1), drawn.take(place, axis)
     image[label > 0] = (1 - _OPACITY) * image[label > 0] + _OPACITY * table[label[label > 0]]
-    across, up = (spacing[a] for a in range(3) if a != axis)
     rows = image.transpose(1, 0, 2)[::-1]
     if axis != 0:
         rows = rows[:, ::-1]  # the patient's right on the left
-    width = max(1, round(_HEIGHT * across * image.shape[0] / (up * image.shape[1])))
+    width, height = (max(1, round(size_mm[a] / mm_per_pixel)) for a in range(3) if a != axis)
     picture = Picture.fromarray(np.ascontiguousarray(rows.astype(np.uint8)))
-    return picture.resize((min(width, 4 * _HEIGHT), _HEIGHT), Picture.Resampling.BILINEAR)
+    return picture.resize((min(width, 4 * _HEIGHT), height), Picture.Resampling.BILINEAR)

@@ -16,6 +16,7 @@ from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.labels import FINAL
 from msklabel.store.schema import LabelVersion
+from msklabel.store.site import pacs_of, source_of
 
 logger = logging.getLogger(__name__)
 _HEIGHT = "height_cm"
@@ -26,14 +27,15 @@ class Measuring:
 
     Args:
         app_dir: Of the MONAI Label app; not needed here.
-        studies: Folder of the user's images.
+        studies: Folder of the user's images, or address of a DICOMweb server.
         conf: ``--conf`` keys and values.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         options = Options.from_conf(studies, conf)
         systems = load_catalogue(options.configs, options.models, options.profile)
-        self.store = Store(options.studies, options.state, systems, database=options.database)
+        source = source_of(options, systems, pacs_of(options))
+        self.store = Store(options.studies, options.state, systems, database=options.database, source=source)
 
     def quantities(self, request: Mapping[str, Any]) -> dict[str, int]:
         """Measure what is not measured yet, the newest labels first.

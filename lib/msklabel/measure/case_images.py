@@ -29,6 +29,13 @@ def find_image(folder: Path, scan: str) -> Path | None:
     return inside if inside.is_dir() or channel_files(inside) else None
 
 
+def image_parts(path: Path) -> list[Path]:
+    """The file, the folder, or the files of the channels that an image of :func:`find_image` consists of."""
+    if path.exists():
+        return [path]
+    return sorted({file for files in channel_files(path).values() for file in files})
+
+
 def read_image(path: Path, system: System) -> Scan:
     """A scan with all the channels that are there.
 

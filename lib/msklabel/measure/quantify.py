@@ -14,12 +14,14 @@ from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.evaluate import require_known
 from msklabel.measure.partial import LookedAt, looked_at, withhold
-from msklabel.measure.quantities import HEADERS, Measured, asymmetry_percent, height_m, quantities_of
+from msklabel.measure.quantities import HEADERS, HU, Measured, asymmetry_percent, height_m, quantities_of
 from msklabel.measure.reference_slice import slice_at_percent, thickest_neck
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
 from msklabel.measure.tally import ALL, Slices, Tally, tally
 from msklabel.system import System
 
+_METAL_HU = 2500  # above the densest bone
+_METAL_VOXELS = 10
 FEMUR = "femur"  # label that percentages of the femur are told by
 
 
@@ -106,6 +108,7 @@ def quantify(
         rows.append(row)
     _add_asymmetry(rows)
     notes = [*_partial_notes(scan, every, seen), *_notes(scan, case, parts, images, set(wanted))]
+    notes += [*_cut_off(scan, case, parts), *_metal(scan, labels, affine, images, case.slices)]
     return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes)
 
 
@@ -235,6 +238,34 @@ def _notes(
                     f"{scan}: {image} of {part.structure.name} leaves out {silent} of {whole} voxels without signal"
                 )
     return notes
+
+
+def _cut_off(scan: str, case: Measured, parts: list[Part]) -> list[str]:
+    """Say of which structures a part lies outside the scan, where their volume is taken over all of it."""
+    labels = [part for part in parts if part.structure.kind == "label" and part.side == "both"]
+    if case.tally.slices == 1 or case.volume_slices or not any("volume" in name for name in case.system.quantities):
+        return []
+    cut = [part.structure.name for part in labels if case.tally.profile(part)[[0, -1]].any()]
+    if not cut:
+        return []
+    return [f"{scan}: in the first or last slice, so that volumes are of the part inside the scan: {', '.join(cut)}"]
+
+
+def _metal(
+    scan: str, labels: NDArray[np.uint8], affine: Affine, images: Mapping[str, NDArray[Any]], slices: Mapping[str, int]
+) -> list[str]:
+    """Say that something in the measured part is denser than any bone."""
+    if HU not in images:
+        return []
+    axes, signs = closest_axes(affine)
+    hu, inside = (np.moveaxis(array, axes[2], 0)[:: signs[2]] for array in (images[HU], labels > 0))
+    dense = hu > _METAL_HU
+    at = sorted(set(slices.values())) or np.flatnonzero(inside.any(axis=(1, 2))).tolist()
+    count = int(dense[at].sum())
+    if count < _METAL_VOXELS:
+        return []
+    where = f"slice {', '.join(map(str, at))}" if slices else "the scan"
+    return [f"{scan}: {count} voxels above {_METAL_HU} HU in {where}: metal, which spoils HU and thresholds around it"]
 
 
 def _image_words(name: str) -> str:

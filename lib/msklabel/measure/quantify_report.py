@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from msklabel.imaging.geometry import closest_axes, spacing_mm
+from msklabel.measure.case_images import image_parts
 from msklabel.measure.evaluation_report import axial
 from msklabel.measure.quantities import FAT
 from msklabel.measure.report.figures import box_plots, map_figure, overlays, profile_plot
@@ -61,9 +62,9 @@ def quantify_report(
     sections.append(Section("Pictures", pictures=pictures))
     notes = list(dict.fromkeys(note for case in cases for note in case.found.notes))
     if notes:
-        sections.append(Section("What could not be measured", notes))
+        sections.append(Section("Limits", notes))
     files = [case.labels_file for case in cases]
-    given = [case.image_file for case in cases if case.image_file and case.image_file.exists()]
+    given = [file for case in cases if case.image_file for file in image_parts(case.image_file)]
     provenance = [*of_system(system), *of_model(model), *software(), *of_files("labels", files)]
     provenance += of_files("image", given)
     return Report(f"Quantities: {system.title}", ["Made from label maps that may be automatic."], sections, provenance)
@@ -133,5 +134,6 @@ def _profiles(profiles: pd.DataFrame) -> list[Picture]:
         for key, group in shown.groupby("structure", sort=False)
         if key in largest
     }
-    caption = f"Area of the {len(lines)} largest structures of {scan} in each slice, both sides together"
+    which = f"the {len(lines)} largest structures" if len(lines) > 1 else next(iter(lines), "nothing")
+    caption = f"Area of {which} of {scan} in each slice, both sides together"
     return [Picture(caption, profile_plot(lines, (name, "area (cm²)")))]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from msklabel.imaging.geometry import closest_axes, spacing_mm
 from msklabel.measure.evaluation_report import axial
 from msklabel.measure.relaxometry import ALPHA, Relaxometry
+from msklabel.measure.report.figures import as_radiologists_look
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def relaxometry_report(
     for (cohort, exposure), one in found.items():
         caption = (
             f"{cohort}, {exposure.replace('_', ' ')}: partial correlation R and p over the reference, in the slice of "
-            f"each plane with the most voxels of the mask; {one.cases} patients, PSV {one.psv_percent:.1f} %"
+            f"each plane with the most voxels of p < {ALPHA}; {one.cases} patients, PSV {one.psv_percent:.1f} %"
         )
         drawn = correlation_figure(space, one, f"{cohort}: {heading(exposure)}")
         sections.append(Section(f"{cohort}: {exposure}", pictures=[Picture(caption, drawn)]))
@@ -56,7 +57,7 @@ def relaxometry_report(
 
 
 def correlation_figure(space: Space, one: Relaxometry, title: str) -> Figure:
-    """R (above) and p (below) over the reference, in the plane that shows most of the mask and the two others."""
+    """R (above) and p (below) over the reference, in the slice of each plane with the most significant voxels."""
     image, mask, r, p = (axial(a, space.affine) for a in (space.reference, space.mask, one.r, one.p))
     axes_order, _ = closest_axes(space.affine)
     edges = [spacing_mm(space.affine)[axis] for axis in axes_order]
@@ -64,7 +65,8 @@ def correlation_figure(space: Space, one: Relaxometry, title: str) -> Figure:
     panels = figure.subplots(2, 3)
     low, high = np.percentile(image, [1, 99.5])
     for column in range(3):
-        place = int(np.argmax(mask.sum(axis=tuple(axis for axis in range(3) if axis != column))))
+        others = tuple(axis for axis in range(3) if axis != column)
+        place = int(np.argmax((p < ALPHA).sum(axis=others) + mask.sum(axis=others) / mask.size))
         box = _box(mask, column)
         x, y = [axis for axis in range(3) if axis != column]
         for row, (values, name, limits, colours) in enumerate(
@@ -77,8 +79,8 @@ def correlation_figure(space: Space, one: Relaxometry, title: str) -> Figure:
             drawn = panel.imshow(over.T, cmap=colours, origin="lower", vmin=limits[0], vmax=limits[1], aspect=ratio)
             panel.set_title(f"{name}, {_PLANES[column]}", fontsize=9)
             panel.axis("off")
-            if column != 0:  # the patient's right is on the left, as radiologists look
-                panel.invert_xaxis()
+            if column != 0:
+                as_radiologists_look(panel)
             if column == 2:
                 figure.colorbar(drawn, ax=panels[row, :], label=name, shrink=0.8)
     figure.suptitle(title, fontsize=10)

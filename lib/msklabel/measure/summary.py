@@ -53,9 +53,13 @@ def empty_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def volume_agreement(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pearson's correlation and ICC(A,1) of true and predicted volumes of each structure, over scans."""
+    """Pearson's correlation and ICC(A,1) of true and predicted volumes of each structure, over scans.
+
+    A structure that both agree is not in a scan would count as a perfect pair of zeros: such scans are left out.
+    """
     found = []
-    for key, group in rows.groupby(KEYS, sort=False):
+    for key, everything in rows.groupby(KEYS, sort=False):
+        group = everything[everything["state"] != "absent"]
         r = pearson(group["truth_cm3"], group["predicted_cm3"])
         agreement = icc(group[["truth_cm3", "predicted_cm3"]].to_numpy(float))
         intervals = [r.value, r.lower, r.upper, agreement.value, agreement.lower, agreement.upper]

@@ -51,12 +51,12 @@ class RandDeformd(RandomizableTransform, MapTransform):
         self.randomize(None)
         if self._do_transform:
             field = self._field(data["image"].shape[1:])
-            for key in self.key_iterator(result):
-                result[key] = self._warps[key](result[key][None], field)[0]
+            for key, warp in self._warps.items():
+                result[key] = warp(data[key][None], field)[0]
         return result
 
     def _field(self, shape: torch.Size) -> torch.Tensor:
-        """Shift of each voxel in voxels, shape (1, axes, *shape); none along a third axis, and the same all along it."""
+        """Shift of each voxel, voxels, shape (1, axes, *shape); none along a third axis, and the same all along it."""
         knots = [max(2, round(size / _KNOT_VOXELS) + 1) for size in shape[:2]]
         shifts = torch.from_numpy(self.R.normal(0, self.sd_voxels, (1, 2, *knots))).float()
         smooth = functional.interpolate(shifts, shape[:2], mode="bicubic", align_corners=True)

@@ -93,7 +93,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
             settings.scoring_delay_s,
         ),
         prefetch=Prefetch(app, precedence, waiting, settings.prefetch_scans),
-        measuring=MeasureLabels(jobs, lambda most: store.store.quantities.missing(FINAL, most)),
+        measuring=MeasureLabels(jobs, lambda most: _unmeasured(store, most)),
         openid=_openid(settings),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
         segmentations=segmentations,
@@ -115,6 +115,11 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     add_handlers(api)
     _add_middleware(api, context)
     return api
+
+
+def _unmeasured(store: Any, most: int) -> list[int]:
+    """Label versions that are to be measured; none where nothing can be stored."""
+    return [] if store.store.read_only else list(store.store.quantities.missing(FINAL, most))
 
 
 def _add_middleware(api: FastAPI, context: Context) -> None:

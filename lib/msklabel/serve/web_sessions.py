@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.responses import Response
@@ -25,10 +26,11 @@ class WebSessions:
 
     Args:
         seconds: How long a session lasts from its last use.
+        clock: Seconds from any beginning.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, tuple[User, float]] = OrderedDict()
 
@@ -36,7 +38,7 @@ class WebSessions:
         """Sign a user in; returns what the cookie holds."""
         key = secrets.token_urlsafe(32)
         with self._lock:
-            self._open[_digest(key)] = user, time.monotonic() + self._seconds
+            self._open[_digest(key)] = user, self._clock() + self._seconds
             while len(self._open) > _MOST:
                 self._open.popitem(last=False)
         return key
@@ -46,10 +48,10 @@ class WebSessions:
         digest = _digest(_read(cookies))
         with self._lock:
             user, until = self._open.get(digest, (None, 0.0))
-            if user is None or until < time.monotonic():
+            if user is None or until < self._clock():
                 self._open.pop(digest, None)
                 return None
-            self._open[digest] = user, time.monotonic() + self._seconds
+            self._open[digest] = user, self._clock() + self._seconds
             self._open.move_to_end(digest)
             return user
 

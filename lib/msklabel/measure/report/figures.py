@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from msklabel.measure.agreement import BlandAltman, Estimate, bland_altman, complete_pairs
@@ -16,6 +18,10 @@ from msklabel.sections import Label, Window
 from msklabel.system import System
 
 _OPACITY = 0.45
+_MARKERS = "o^sDv"
+_MARGIN = 0.12  # of what is drawn, left around it
+_LEGEND_INCHES = 1.9  # for one name
+_NOTHING = "0.6"  # grey where a map says nothing, which no colour of a bar is
 
 
 def box_plots(values: Mapping[str, Sequence[float]], axis_label: str, title: str) -> Figure:
@@ -41,9 +47,10 @@ def bland_altman_plot(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]
     axes = figure.subplots()
     first, second = (np.concatenate([np.asarray(pair[i], float) for pair in pairs.values()]) for i in (0, 1))
     whole = bland_altman(first, second)
-    for name, (a, b) in pairs.items():
+    for place, (name, (a, b)) in enumerate(pairs.items()):
         x, y = complete_pairs(a, b)
-        axes.plot((x + y) / 2, y - x, "o", markersize=4, alpha=0.7, label=name.replace("_", " "))
+        marker = _MARKERS[place // 10 % len(_MARKERS)]  # there are ten colours
+        axes.plot((x + y) / 2, y - x, marker, markersize=4, alpha=0.7, label=name.replace("_", " "))
     _agreement_lines(axes, whole)
     axes.set(xlabel=f"mean of both ({unit})", ylabel=f"second − first ({unit})", title=title)
     axes.grid(alpha=0.3)
@@ -120,6 +127,10 @@ def overlays(
         edge_ratio: Voxel height over width.
     """
     panels = len(maps) + (image is not None)
+    around = _frame(np.any([labels > 0 for labels in maps.values()], axis=0))
+    maps = {caption: labels[around] for caption, labels in maps.items()}
+    low, high = (0.0, 1.0) if image is None else _window(image, system)
+    image = None if image is None else image[around]
     shape = next(iter(maps.values())).shape
     height = 3.6 * min(1.6, max(0.5, edge_ratio * shape[1] / shape[0]))
     figure = Figure(figsize=(3.6 * panels, height + 1.4), layout="constrained")
@@ -127,13 +138,11 @@ def overlays(
     captions: list[str | None] = [*([None] if image is not None else []), *maps]
     for axis, caption in zip(axes, captions, strict=True):
         if image is not None:
-            low, high = _window(image, system)
             axis.imshow(image.T, cmap="gray", origin="lower", vmin=low, vmax=high, aspect=edge_ratio)
         if caption is not None:
             axis.imshow(_coloured(maps[caption], system, image is not None), origin="lower", aspect=edge_ratio)
         axis.set_title(caption or "image", fontsize=9)
-        axis.invert_xaxis()
-        axis.axis("off")
+        as_radiologists_look(axis)
     shown = {int(v) for labels in maps.values() for v in np.unique(labels)}
     handles = [
         Patch(color=unit_colour(label), label=name.replace("_", " "))
@@ -141,7 +150,8 @@ def overlays(
         if label.index in shown
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize="x-small")
+        columns = max(1, min(len(handles), int(3.6 * panels / _LEGEND_INCHES)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="x-small")
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -166,15 +176,38 @@ def map_figure(
     colours: str = "viridis",
     edge_ratio: float = 1.0,
 ) -> Figure:
-    """One slice of a map of numbers, NaN left white; shape (X, Y)."""
-    figure = Figure(figsize=(6, 5), layout="constrained")
+    """One slice of a map of numbers, grey where it is NaN; shape (X, Y), right and anterior growing."""
+    array = array[_frame(np.isfinite(array))]
+    figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(array.T, cmap=colours, origin="lower", vmin=limits[0], vmax=limits[1], aspect=edge_ratio)
-    axes.invert_xaxis()
-    axes.axis("off")
+    shades = matplotlib.colormaps[colours].with_extremes(bad=_NOTHING)
+    drawn = axes.imshow(array.T, cmap=shades, origin="lower", vmin=limits[0], vmax=limits[1], aspect=edge_ratio)
+    as_radiologists_look(axes)
     axes.set_title(title, fontsize=10)
     figure.colorbar(drawn, ax=axes, label=bar)
     return figure
+
+
+def _frame(inside: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The part of a picture in which something is, with a margin; all where nothing is."""
+    found = []
+    for axis in (0, 1):
+        there = np.flatnonzero(inside.any(axis=1 - axis))
+        if not len(there):
+            return (slice(None), slice(None))
+        margin = int(np.ceil(_MARGIN * (there[-1] - there[0] + 1)))
+        found.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
+    return tuple(found)
+
+
+def as_radiologists_look(axes: Axes) -> None:
+    """The patient's right on the left, and said so."""
+    axes.invert_xaxis()
+    axes.axis("off")
+    for place, name in ((0.02, "R"), (0.98, "L")):
+        where = "left" if name == "R" else "right"
+        text = axes.text(place, 0.98, name, transform=axes.transAxes, ha=where, va="top", color="w", weight="bold")
+        text.set_path_effects([withStroke(linewidth=2, foreground="k")])
 
 
 def unit_colour(label: Label) -> tuple[float, float, float]:

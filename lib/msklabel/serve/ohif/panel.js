@@ -46,7 +46,7 @@ class Panel {
       this.user = false;
     }
     this.draw();
-    if (!this.user) await new Promise(() => {}); // signing in loads the page anew
+    if (!this.user) await new Promise(signedIn => (this.signedIn = signedIn));
     await this.refresh();
     setInterval(() => this.refresh().catch(() => {}), POLL_MS);
   }
@@ -84,7 +84,7 @@ class Panel {
     try {
       await work();
     } catch (error) {
-      if (error.status === 401) location.reload();
+      if (error.status === 401 && this.user) location.reload(); // the session is over
       this.say(error.message, true);
     } finally {
       this.busy = false;
@@ -95,7 +95,8 @@ class Panel {
   signIn(name, password) {
     return this.attempt(async () => {
       await server.signIn(name, password);
-      location.reload();
+      this.user = await server.whoAmI();
+      this.signedIn();
     });
   }
 

@@ -48,7 +48,10 @@ function work(panel) {
     labelled('System', choice('system', systems, panel.system, name => panel.chooseSystem(name))),
     labelled('Chosen by', choice('strategy', strategies, panel.strategy, name => panel.chooseStrategy(name))),
     row(
-      button('next', 'Next scan', () => panel.nextScan(), { className: panel.scan ? '' : 'msk-main', disabled: panel.busy }),
+      button('next', 'Next scan', () => panel.nextScan(), {
+        className: panel.scan ? '' : 'msk-main',
+        disabled: panel.busy || !panel.strategies.length, // what there is to choose from is not known yet
+      }),
       button('skip', 'Skip', () => panel.skip(), { disabled: panel.busy || !panel.scan })
     ),
     small('', 'why'),

@@ -51,7 +51,7 @@ async def infer(
     models = (await ctx.info.get())["models"]
     check_known(model, models, "model")
     if output is Output.dicom_seg:
-        raise UserError("output dicom_seg: needs images from a DICOMweb server; this server has a folder of images")
+        raise UserError("output dicom_seg: submit the label; the PACS, where there is one, then holds it")
     async with _form(request, ctx) as form:
         options = choose_options(form.json("params"), INFER, models[model].get("config") or {})
         if options.get("save_label") and not user.may("annotator"):

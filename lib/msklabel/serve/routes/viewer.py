@@ -72,6 +72,7 @@ async def put_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, s
         answer = await run_in_threadpool(_submit, ctx, image, system, form.needed("label"), frames, notes, holder)
     if ctx.exchange:
         ctx.exchange.soon()
+    ctx.measuring.submitted()
     ctx.info.forget()
     return answer
 
@@ -179,6 +180,7 @@ def _submit(
         label = Path(folder) / "label.nrrd"
         write_labels(label, LabelMap(array, grid.affine), scheme)
         version = ctx.store.submit(image, label, FINAL, notes, holder)
+    ctx.measuring.submitted()
     return {"image": image, "version": version.id, "state": version.state, "warnings": version.warnings}
 
 

@@ -1,0 +1,53 @@
+"""Figures that a radiologist can read: sides are named, nothing is cut off, what says nothing looks like nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from msklabel.measure.report.figures import map_figure, overlays
+from msklabel.measure.summary import volume_agreement
+from msklabel.system import load_system
+
+DIXON = load_system(Path(__file__).parents[2] / "configs" / "thigh_dixon.yaml")
+
+
+def test_an_overlay_names_the_sides_shows_the_labels_and_keeps_its_legend_inside() -> None:
+    labels = np.zeros((200, 160), np.uint8)
+    for index in range(1, 19):
+        labels[60 + 4 * index, 70:100] = index
+    figure = overlays(np.random.default_rng(0).random((200, 160)), {"labels": labels}, DIXON, "scan 1")
+    FigureCanvasAgg(figure).draw()
+    [legend] = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0
+    assert len(legend.get_texts()) == 18
+    for axes in figure.axes:
+        left, right = (text.get_window_extent().x0 for text in axes.texts)
+        assert [text.get_text() for text in axes.texts] == ["R", "L"] and left < right
+        assert axes.xaxis_inverted()  # the first column of the array, the patient's left, is drawn on the right
+        assert axes.images[0].get_array().shape[:2] == (38, 87)  # what is labelled, with a margin
+
+
+def test_a_map_is_grey_where_it_says_nothing() -> None:
+    values = np.full((40, 40), np.nan)
+    values[10:30, 10:30] = 100
+    figure = map_figure(values, "fat fraction", "%", (0, 100), "inferno")
+    colours = figure.axes[0].images[0].cmap
+    assert tuple(colours.get_bad())[:3] == pytest.approx((0.6, 0.6, 0.6))
+    assert np.abs(np.array(colours(1.0))[:3] - 0.6).max() > 0.2
+
+
+def test_a_structure_that_is_in_neither_is_no_agreement() -> None:
+    truth, predicted = [10.0, 20, 30, 0, 0, 0], [12.0, 19, 33, 0, 0, 0]
+    rows = pd.DataFrame({"truth_cm3": truth, "predicted_cm3": predicted, "structure": "psoas", "kind": "label"})
+    rows = rows.assign(side="both", state=["both"] * 3 + ["absent"] * 3)
+    found = volume_agreement(rows).iloc[0]
+    assert found["cases"] == 3
+    assert found["volume_r"] == pytest.approx(np.corrcoef(truth[:3], predicted[:3])[0, 1])
+    gone = volume_agreement(rows[rows["state"] == "absent"]).iloc[0]
+    assert gone["cases"] == 0 and np.isnan(gone["volume_r"]) and gone["note"]
