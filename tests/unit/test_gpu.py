@@ -47,7 +47,7 @@ def test_every_backend_labels_as_the_cpu_does(backend: str) -> None:
 
 
 def test_a_gpu_remembers_its_fastest_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msklabel.predict.selection._QUICK_GFLOP", 0)
+    monkeypatch.setattr("msklabel.predict.selection._QUICK_VOXELS", 0)
     system = make_system()
     weights = weights_of(build_network(system))
     Selection(tmp_path)(system, weights, torch.device("cuda"), "first/0001", 0)

@@ -6,16 +6,16 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from msklabel.durable import replace_text
-from msklabel.networks import Weights, build_network, loaded_network
+from msklabel.networks import Weights, loaded_network
 from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, require_backend
 from msklabel.predict.trial import converted_file, run_apart, try_backends
 from msklabel.system import System
@@ -25,7 +25,7 @@ AUTO = "auto"
 PLAIN = "eager"
 CONVERTED = "openvino"
 _FILE = "backends.json"
-_QUICK_GFLOP = 10.0  # a window that takes less is not worth a minute of trials
+_QUICK_VOXELS = 2**17  # a smaller window is not worth a minute of trials
 
 
 class Selection:
@@ -60,7 +60,7 @@ class Selection:
         if self.backend != AUTO:
             require_backend(self.backend, device)
             return self._in_process(self.backend, system, weights, site)
-        if self.folder is None or window_gflop(system) < _QUICK_GFLOP:
+        if self.folder is None or math.prod(system.patch_voxels) < _QUICK_VOXELS:
             return self._in_process(PLAIN, system, weights, site)
         key = _key(system, site)
         known = self._remembered().get(key, {}).get("backend")
@@ -114,13 +114,6 @@ class Selection:
 def site_of(system: System, device: torch.device) -> Site:
     """Where a system's network runs."""
     return Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
-
-
-def window_gflop(system: System) -> float:
-    """Floating-point operations of one window, in thousand millions; nothing is computed."""
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        build_network(system).eval()(site_of(system, torch.device("meta")).window)
-    return counter.get_total_flops() / 1e9
 
 
 def _converted(kept: Path) -> Forward:
