@@ -25,6 +25,7 @@ from msklabel_phantoms.write import generate
 
 SYSTEM = "hip_tissue_ct"
 DRAFT = "hip_tissue_ct_threshold"
+_MEASURING = "quantities-"
 IMAGES = ("hip_0", "hip_1", "hip_2")
 ANNOTATOR_TOKEN, ADMIN_TOKEN, USER_TOKEN = "annotator-token-1234", "admin-token-123456", "user-token-1234567"
 TOKENS = f"# our team\nanna:{ANNOTATOR_TOKEN}\nada:{ADMIN_TOKEN}:admin\nuwe:{USER_TOKEN}:user\n"
@@ -87,8 +88,15 @@ class Site:
         return {
             str(path.relative_to(self.studies)): _digest(path)
             for path in sorted(self.studies.rglob("*"))
-            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock")) and "logs" not in path.parts
+            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock"))
+            and "logs" not in path.parts
+            and not any(part.startswith(_MEASURING) for part in path.parts)
         }
+
+    def left_over(self) -> list[Path]:
+        """Temporary files that are there, but for those of a job that measures labels, which comes when it will."""
+        found = (self.state / "tmp").glob("*/*")
+        return [path for path in found if not path.name.startswith(_MEASURING)]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

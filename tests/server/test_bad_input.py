@@ -304,7 +304,7 @@ def test_a_client_that_hangs_up_leaves_the_queue(open_site: Site) -> None:
     time.sleep(0.2)
     assert waiting() <= 1
     wait_for(lambda: waiting() == 0, 20)
-    wait_for(lambda: not list((open_site.state / "tmp").glob("*/*")), 10)
+    wait_for(lambda: not open_site.left_over(), 10)
 
 
 def test_errors_of_a_label_do_not_hinder_the_next(open_site: Site, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_review_is_noted(open_site: Site, tmp_path: Path) -> None:
         assert any(name.endswith("hip_1.nii.gz") for name in archive.namelist())
     assert open_site.ask("DELETE", "/datastore/label?id=hip_1&tag=final").json() == {}
     assert open_site.ask("HEAD", f"/datastore/label?{place}").status_code == 404
-    wait_for(lambda: not list((open_site.state / "tmp").glob("*/*")), 10)
+    wait_for(lambda: not open_site.left_over(), 10)
 
 
 def test_batch_inference_stores_an_original_label_for_each_scan(token_site: Site) -> None:

@@ -73,4 +73,4 @@ def test_nothing_to_interpolate_is_one_sentence(site: Site, folder: Path) -> Non
         site.client(folder).infer("interpolate", "hip_2", dict(FOR_SLICER), label_in=str(label))
     with pytest.raises(Exception, match=r"400.*axis: expected one of find, 0, 1, 2"):
         site.client(folder).infer("interpolate", "hip_2", {"axis": "z"}, label_in=str(label))
-    assert not list((site.state / "tmp").glob("*/*"))
+    assert not site.left_over()

@@ -165,7 +165,7 @@ def test_a_scan_is_segmented_from_an_upload(fresh_site: Site, folder: Path) -> N
     scan = site.studies / "hip_2.nii.gz"
     file, _ = site.client(folder).infer(DRAFT, "whatever", dict(FOR_SLICER), file=str(scan))
     np.testing.assert_array_equal(read_labels(file).array, expected_draft(scan))
-    wait_for(lambda: not list((site.state / "tmp").glob("*/*")), seconds=30)
+    wait_for(lambda: not site.left_over(), seconds=30)
 
 
 def test_results_come_in_the_format_that_was_asked_for(fresh_site: Site, folder: Path) -> None:
