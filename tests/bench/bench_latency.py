@@ -27,7 +27,7 @@ from rich.table import Table
 from msklabel_phantoms.write import write_phantoms
 
 SYSTEM = "hip_tissue_ct"
-_SERVER = """
+SERVER = """
 import json, sys
 from msklabel.catalogue import app_folder
 from msklabel.serve.run import serve
@@ -64,13 +64,13 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
         for path in write_phantoms(SYSTEM, folder, count=2, seed=5, shape=options.shape, spacing_mm=options.spacing)
     ]
     conf = {"models": SYSTEM, "profile": options.profile}
-    _publish_fresh_weights(studies, options.profile)
-    port = _free_port()
+    publish_fresh_weights(studies, options.profile)
+    port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, json.dumps([str(studies), conf, port])], stdout=subprocess.DEVNULL
+        [sys.executable, "-c", SERVER, json.dumps([str(studies), conf, port])], stdout=subprocess.DEVNULL
     )
     try:
-        _wait_for(port)
+        wait_for(port)
         figures = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "profile": options.profile}
         figures |= {"shape": list(options.shape), "seconds": options.seconds}
         figures["idle"] = latencies_ms(port, options.seconds)
@@ -89,7 +89,7 @@ def latencies_ms(port: int, seconds: float) -> dict[str, float]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        status, _ = _ask(port, "GET", "/info/")
+        status, _ = ask(port, "GET", "/info/")
         taken.append(1000 * (time.perf_counter() - start))
         assert status == 200
         time.sleep(0.05)
@@ -128,7 +128,7 @@ class Inferences:
         while not self._stop.is_set():
             start = time.perf_counter()
             path = f"/infer/{model}?image={quote(self.images[number])}&output=image"
-            status, body = _ask(self.port, "POST", path)
+            status, body = ask(self.port, "POST", path)
             if status != 200:
                 raise SystemExit(f"inference failed: {status} {body[:300]!r}")
             self.taken_s.setdefault(model, []).append(time.perf_counter() - start)
@@ -147,7 +147,8 @@ def show(figures: dict) -> None:
         print(f"meanwhile {row['n']} inferences of {model}, {row['mean_s']:.2f} s each with waiting")
 
 
-def _publish_fresh_weights(studies: Path, profile: str) -> None:
+def publish_fresh_weights(studies: Path, profile: str) -> None:
+    """Put untrained weights in service."""
     from msklabel.catalogue import load_catalogue
     from msklabel.learn.versions import Versions
     from msklabel.networks import build_network, weights_of
@@ -158,7 +159,8 @@ def _publish_fresh_weights(studies: Path, profile: str) -> None:
     versions.publish(system.name, version.name)
 
 
-def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
+def ask(port: int, method: str, path: str) -> tuple[int, bytes]:
+    """One request over a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     try:
         connection.request(method, path)
@@ -168,7 +170,8 @@ def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     import socket
 
     with socket.socket() as probe:
@@ -176,10 +179,11 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Wait until a server answers."""
     for _ in range(600):
         try:
-            if _ask(port, "GET", "/info/")[0] == 200:
+            if ask(port, "GET", "/info/")[0] == 200:
                 return
         except OSError:
             time.sleep(0.2)
