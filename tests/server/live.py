@@ -94,8 +94,7 @@ class Site:
         }
 
     def left_over(self) -> list[Path]:
-        """Temporary files that are there, but for PyTorch's own folder, which stays until the server ends, and those of a
-        job that measures labels, which comes when it will."""
+        """Temporary files that are there, but for PyTorch's own folder and those of a job that measures labels."""
         found = (self.state / "tmp").glob("*/*")
         return [path for path in found if not path.name.startswith((_MEASURING, "torchinductor_"))]
 
