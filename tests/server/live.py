@@ -94,9 +94,9 @@ class Site:
         }
 
     def left_over(self) -> list[Path]:
-        """Temporary files that are there, but for those of a job that measures labels, which comes when it will."""
+        """Temporary files that are there, but for PyTorch's own folder and those of a job that measures labels."""
         found = (self.state / "tmp").glob("*/*")
-        return [path for path in found if not path.name.startswith(_MEASURING)]
+        return [path for path in found if not path.name.startswith((_MEASURING, "torchinductor_"))]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
