@@ -68,17 +68,20 @@ def soft_dice(scores: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | 
     Dice is (2 sum(p t) + s) / (sum(p) + sum(t) + s) with s = 1e-5, as MONAI's DiceLoss has it. A class counts in the
     samples in which it was looked for: there, no unlabelled voxel is of that class, whatever else it may be.
     """
-    probabilities = scores.float().softmax(1)
-    seen = (labels != UNKNOWN)[:, None]
-    target = functional.one_hot(labels.where(seen[:, 0], 0), scores.shape[1]).movedim(-1, 1)
-    counts = seen.expand_as(probabilities)
-    looked_for = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device) if known is None else known
-    counts = (counts & _for_space(looked_for, scores))[:, 1:]
-    p, t = probabilities[:, 1:] * counts, target[:, 1:] * counts
-    axes = [0, *range(2, scores.ndim)]
-    overlap, size = (p * t).sum(axes), p.sum(axes) + t.sum(axes)
-    dices = (2 * overlap + _SMOOTH) / (size + _SMOOTH)
-    used = counts.flatten(2).any(-1).any(0)
+    probabilities = scores.float().softmax(1).flatten(2)
+    labels = labels.flatten(1)
+    seen = labels != UNKNOWN
+    labels = labels.where(seen, 0)
+    every = torch.ones(scores.shape[:2], dtype=torch.bool, device=scores.device)
+    looked_for = every if known is None else known.to(scores.device)
+    counts = (seen & looked_for.gather(1, labels)).float()  # (B, voxels): whether the voxel's own class counts there
+    right = probabilities.gather(1, labels[:, None])[:, 0] * counts
+    none = torch.zeros_like(probabilities[0, :, 0])
+    overlap, there = (none.scatter_add(0, labels.flatten(), each.flatten()) for each in (right, counts))
+    said = (torch.einsum("bcn,bn->bc", probabilities, seen.float()) * looked_for).sum(0)
+    dices = (2 * overlap + _SMOOTH) / (said + there + _SMOOTH)
+    used = (looked_for & seen.any(1, keepdim=True)).any(0)
+    used[0] = False
     return 1 - dices[used].mean() if bool(used.any()) else scores.sum() * 0
 
 
