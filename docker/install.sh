@@ -13,8 +13,9 @@ index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/nul
 echo "installing 1 of 3: PyTorch (the largest part; minutes, depending on the network)"
 "${pip[@]}" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c requirements.lock "$(grep '^torch==' requirements.lock)"
 echo "installing 2 of 3: $(grep -c '==' requirements.lock) locked packages (seconds to a minute)"
-# uv takes a tenth of pip's time. Where it cannot reach what pip can (a folder of wheels, say), pip does it.
-"${pip[@]}" --no-deps -c requirements.lock uv &&
+# uv takes a tenth of pip's time. Where it cannot reach what pip can (a folder of wheels, say), pip does it; monailabel is
+# pip's in any case, because uv leaves the clients that come with it (3D Slicer's, OHIF) where nobody finds them.
+"${pip[@]}" --no-deps -c requirements.lock uv monailabel &&
     "$python" -m uv pip install --quiet --python "$python" ${index:+--default-index "$index"} --no-deps -r requirements.lock ||
     "${pip[@]}" --no-deps -r requirements.lock
 echo "installing 3 of 3: msklabel"
