@@ -68,7 +68,8 @@ def test_an_empty_configs_folder_is_said(tmp_path: Path) -> None:
         (".", {"device": "banana"}, "--conf device: 'banana'; one of cpu, cuda or cuda:N"),
         (".", {"modles": "x"}, "--conf modles: unknown key; keys: models = "),
         ("/no/such/folder", {}, "no such folder"),
-        ("http://pacs/dicom-web", {}, "not supported yet"),
+        ("http://pacs/dicom-web", {"dicomweb_password_file": "/no/such"}, "/no/such: cannot be read"),
+        ("http://pacs/dicom-web", {"pacs_cache_gib": "many"}, "'many'; expected a number above 0"),
     ],
 )
 def test_options_name_what_is_wrong(studies: str, conf: dict[str, str], sentence: str) -> None:
