@@ -73,7 +73,8 @@ class Server:
     def __enter__(self) -> Server:
         while time.monotonic() < self.started + 300:
             assert self.make.poll() is None, self.said
-            with contextlib.suppress(requests.ConnectionError):
+            # The port is taken before the program is loaded, so an early request may wait for long.
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 if requests.get(f"{self.url}/info/", timeout=30).status_code == 200:
                     self.seconds = time.monotonic() - self.started
                     return self

@@ -130,7 +130,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
+    with contextlib.suppress(requests.ConnectionError, requests.Timeout):
         return requests.get(f"{url}/info/", timeout=30).status_code == 200
     return False
 
