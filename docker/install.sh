@@ -15,6 +15,8 @@ echo "installing 1 of 3: PyTorch (the largest part; minutes, depending on the ne
 echo "installing 2 of 3: $(grep -c '==' requirements.lock) locked packages (seconds to a minute)"
 # uv takes a tenth of pip's time. Where it cannot reach what pip can (a folder of wheels, say), pip does it; monailabel is
 # pip's in any case, because uv leaves the clients that come with it (3D Slicer's, OHIF) where nobody finds them.
+# Modules are compiled once, here: some places forbid Python to keep what it compiles as it goes, and every start pays.
+export UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
 "${pip[@]}" --no-deps -c requirements.lock uv monailabel &&
     "$python" -m uv pip install --quiet --python "$python" ${index:+--default-index "$index"} --no-deps -r requirements.lock ||
     "${pip[@]}" --no-deps -r requirements.lock
