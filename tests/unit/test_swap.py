@@ -32,7 +32,7 @@ def test_publishing_and_rolling_back_never_fail_a_running_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, go = threading.Event(), threading.Event()
-    monkeypatch.setattr("msklabel.predict.served.loaded_network", lambda *_: Slow(began, go))
+    monkeypatch.setattr("msklabel.predict.selection.loaded_network", lambda *_: Slow(began, go))
     system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
     for _ in range(2):
         versions.add(system, [weights_of(build_network(system))], {})
