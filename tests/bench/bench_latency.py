@@ -11,13 +11,14 @@ import http.client
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -45,12 +46,17 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 192, 24), help="voxels of a phantom")
     parser.add_argument("--spacing", type=float, nargs=3, default=(1.6, 1.6, 3.0), help="mm")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="msklabel-bench-"))
-    try:
-        figures = measure(folder, options)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    in_a_folder(measure, show, parser.parse_args())
+
+
+def in_a_folder(
+    measure: Callable[[Path, argparse.Namespace], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+    options: argparse.Namespace,
+) -> None:
+    """Measure in a folder that goes afterwards, print the table, and write JSON where ``options.json`` says."""
+    with tempfile.TemporaryDirectory(prefix="msklabel-bench-", ignore_cleanup_errors=True) as folder:
+        figures = measure(Path(folder), options)
     show(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

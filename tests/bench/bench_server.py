@@ -12,10 +12,8 @@ import http.client
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import requests
-from bench_latency import SERVER, SYSTEM, Inferences, free_port, publish_fresh_weights, wait_for
+from bench_latency import SERVER, SYSTEM, Inferences, free_port, in_a_folder, publish_fresh_weights, wait_for
 from rich.console import Console
 from rich.table import Table
 
@@ -41,15 +39,7 @@ def main() -> None:
     parser.add_argument("--profile", default="demo", help="profile of the system that infers: demo or paper (demo)")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 192, 24), help="voxels of a scan (256 192 24)")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="msklabel-bench-"))
-    try:
-        figures = measure(folder, options)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    show(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    in_a_folder(measure, show, parser.parse_args())
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

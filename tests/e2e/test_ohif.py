@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "server"))
 from browser import drive, fetch_ohif, needs_browser, pictures
 from dicom_samples import series
 from live import ADMIN_TOKEN, ANNOTATOR_TOKEN, SYSTEM, Site, start, wait_for

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +75,21 @@ def monai_label_folder(studies: Path, image_id: str, tag: str, info: dict[str, A
     image = record["objects"].setdefault(image_id, {"image": {"ext": ".nii.gz", "info": {}}, "labels": {}})
     image["labels"][tag] = {"ext": ".nii.gz", "info": info}
     file.write_text(json.dumps(record))
+
+
+@contextmanager
+def meanwhile(work: Callable[[int], object]) -> Iterator[None]:
+    """Do work with 1, 2, 3 and so on in another thread until the block ends; its error is raised then."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count(1)):
+            work(number)
+
+    with ThreadPoolExecutor(1) as thread:
+        going = thread.submit(go_on)
+        try:
+            yield
+        finally:
+            stop.set()
+        going.result()

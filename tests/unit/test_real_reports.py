@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from bench_real_thigh import muscle_values
+from real_reports import calf, pelvis, thigh
 
 TESTS = Path(__file__).resolve().parents[1]
 DATA = (TESTS.parent / os.environ.get("MSKLABEL_REAL_DATA", "../shared/data")).resolve()
-sys.path.insert(0, str(TESTS / "bench"))
-from bench_real_thigh import muscle_values  # noqa: E402
-from real_reports import calf, pelvis, thigh  # noqa: E402
 
 pytestmark = [
     pytest.mark.real,

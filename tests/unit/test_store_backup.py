@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from store_samples import TISSUES, blocks, read, scan, store, write
+from store_samples import TISSUES, blocks, meanwhile, read, scan, store, write
 
 from msklabel.cli.backup import verify as verify_command
 from msklabel.errors import Conflict, NotFound, ReadOnly, UserError
@@ -47,21 +47,10 @@ def test_a_backup_made_under_way_is_whole_and_can_be_put_back(studies: Path, dat
     model.parent.mkdir(parents=True)
     model.write_bytes(b"weights")
     submit(data, 1)
-    stop = threading.Event()
-
-    def annotate() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            submit(data, 1 + number % 7, 1 + number // 7 % 7, image="b")
-
-    thread = threading.Thread(target=annotate)
-    thread.start()
     target = studies.parent / "backup"
-    first = back_up(state_of(studies), target, silent)
-    second = back_up(state_of(studies), target, silent)
-    stop.set()
-    thread.join()
+    with meanwhile(lambda number: submit(data, 1 + number % 7, 1 + number // 7 % 7, image="b")):
+        first = back_up(state_of(studies), target, silent)
+        second = back_up(state_of(studies), target, silent)
     assert 1 <= first <= second
     later = [version.sha256 for version in data.store.labels.history("b")]
 

@@ -13,7 +13,7 @@ import pytest
 import store_samples
 from postgres import Cluster
 from sqlalchemy import text
-from store_samples import blocks, read, scan, store, write
+from store_samples import blocks, meanwhile, read, scan, store, write
 from test_store_backup import silent
 
 from msklabel.errors import Conflict, NotFound, Unreachable
@@ -85,31 +85,22 @@ def test_what_was_kept_comes_back_row_by_row_and_goes_on(data: MskDatastore, url
 
 def test_a_backup_under_way_is_of_one_instant(data: MskDatastore, url: str) -> None:
     submit(data, 1)
-    stop = threading.Event()
 
-    def annotate() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            version = submit(data, 1 + number % 7, 1 + number // 7 % 7, image="b")
-            data.store.reviews.add(version, "accepted")
+    def annotate(number: int) -> None:
+        data.store.reviews.add(submit(data, 1 + number % 7, 1 + number // 7 % 7, image="b"), "accepted")
 
-    thread = threading.Thread(target=annotate)
-    thread.start()
     backup = data.store.studies.parent / "backup"
-    for _ in range(3):
-        back_up(data.store.state, backup, silent, url)
-        with sqlite3.connect(backup / "msklabel.db") as copy:
-            states = [
-                row[0] for row in copy.execute("SELECT state FROM label_version WHERE image_id = 'b' ORDER BY id")
-            ]
-            reviews = copy.execute("SELECT count(*) FROM review").fetchone()[0]
-            submits = copy.execute("SELECT count(*) FROM audit WHERE event = 'submit'").fetchone()[0]
-        assert states.count("accepted") == reviews and len(states) + 1 == submits
-        assert set(states[:-1]) <= {"accepted"}
-        assert verify(backup, silent).problems == []
-    stop.set()
-    thread.join()
+    with meanwhile(annotate):
+        for _ in range(3):
+            back_up(data.store.state, backup, silent, url)
+            with sqlite3.connect(backup / "msklabel.db") as copy:
+                rows_of_b = copy.execute("SELECT state FROM label_version WHERE image_id = 'b' ORDER BY id")
+                states = [row[0] for row in rows_of_b]
+                reviews = copy.execute("SELECT count(*) FROM review").fetchone()[0]
+                submits = copy.execute("SELECT count(*) FROM audit WHERE event = 'submit'").fetchone()[0]
+            assert states.count("accepted") == reviews and len(states) + 1 == submits
+            assert set(states[:-1]) <= {"accepted"}
+            assert verify(backup, silent).problems == []
 
 
 def test_what_is_wrong_is_said_and_nothing_is_overwritten(data: MskDatastore, url: str, cluster: Cluster) -> None:

@@ -31,13 +31,14 @@ def get_preview(ctx: Ctx, user: AsUser, image: str, system: str) -> Response:
     check_known(system, ctx.app.systems, "system")
     version, store = _newest(ctx, image, system), ctx.store.store
     colors = tuple((item.index, item.color) for item in ctx.app.systems[system].labels.values())
-    picture = _drawn(store.images.path(image), store.labels.file(version) if version else None, colors)
+    scan = store.images.path(image)
+    picture = _drawn(scan, scan.stat().st_mtime_ns, store.labels.file(version) if version else None, colors)
     return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=60"})
 
 
 @lru_cache(maxsize=_KEPT)
-def _drawn(scan: Path, label: Path | None, colors: tuple[tuple[int, tuple[int, int, int]], ...]) -> bytes:
-    """The picture; neither a scan nor a label changes under its path."""
+def _drawn(scan: Path, time_ns: int, label: Path | None, colors: tuple[tuple[int, tuple[int, int, int]], ...]) -> bytes:
+    """The picture; a scan that changes has another time, and a label never changes under its path."""
     return preview_png(read_channels(scan), read_labels(label) if label else None, dict(colors))
 
 
