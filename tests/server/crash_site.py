@@ -1,49 +1,27 @@
 """A server that is killed at random instants while annotators submit, and starts again.
 
-The whole server with all its imports takes seconds to start. So one process imports it and listens, and forks a child
-for each life of the server: the child builds the app, opens the store and serves the real routes on that socket.
+Each life of the server is a process of its own that builds the app, opens the store and serves the real routes; the socket
+outlives them, so that a client waits for the next life where it would be refused.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import requests
+from served import start_on
 
 SYSTEM = "hip_tissue_ct"
 SHAPE = (12, 10, 4)
-_NURSERY = """
-import json, os, signal, socket, sys
-from msklabel.app import MskLabelApp
-from msklabel.catalogue import app_folder
-from msklabel.serve.application import create_app
-from msklabel.serve.settings import ServeSettings
-import uvicorn
-studies, conf = sys.argv[1], json.loads(sys.argv[2])
-listener = socket.socket(fileno=int(sys.argv[3]))
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-print("ready", flush=True)
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        app = MskLabelApp(str(app_folder()), studies, conf)
-        api = create_app(app, ServeSettings(port=listener.getsockname()[1]))
-        uvicorn.Server(uvicorn.Config(api, log_level="error")).run(sockets=[listener])
-        os._exit(0)
-    print(child, flush=True)
-"""
 
 
 @dataclass
@@ -80,30 +58,16 @@ class CrashSite:
         self.conf = {"models": SYSTEM, "profile": "demo"}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._said = (folder / "said").open("wb")
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY, str(self.studies), json.dumps(self.conf), str(self._listener.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            pass_fds=[self._listener.fileno()],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert self._nursery.stdout
-        assert self._nursery.stdout.readline() == b"ready\n"
+        self._said = folder / "said"
 
     @property
     def state(self) -> Path:
         """The server's state folder."""
         return self.studies / ".msklabel"
 
-    def start(self) -> int:
+    def start(self) -> BaseProcess:
         """Let a server live; its process."""
-        assert self._nursery.stdin
-        assert self._nursery.stdout
-        self._nursery.stdin.write(b"\n")
-        self._nursery.stdin.flush()
-        return int(self._nursery.stdout.readline())
+        return start_on(self._said, str(self.studies), self.conf, self._listener)
 
     def answers(self, seconds: float = 120.0) -> bool:
         """Whether the living server answers."""
@@ -131,7 +95,8 @@ class CrashSite:
                     time.sleep(chance.uniform(0, 0.1))
                 else:
                     time.sleep(chance.uniform(0, 1.5))
-                os.kill(server, signal.SIGKILL)
+                server.kill()
+                server.join()
                 outcome.kills += 1
         finally:
             done.set()
@@ -139,15 +104,13 @@ class CrashSite:
             for thread in threads:
                 thread.join(180)
         assert self.answers()
-        os.kill(last, signal.SIGKILL)
+        last.kill()
+        last.join()
         return outcome
 
     def stop(self) -> None:
         """End everything."""
-        self._nursery.kill()
-        self._nursery.wait(10)
         self._listener.close()
-        self._said.close()
 
     def _wait_for_more(self, outcome: Outcome, labels: int) -> None:
         wanted, end = len(outcome.acknowledged) + labels, time.monotonic() + 180

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import requests
+from served import start_server
 
 from msklabel_phantoms.phantom import Phantom
 from msklabel_phantoms.write import generate
@@ -29,20 +27,6 @@ _MEASURING = "quantities-"
 IMAGES = ("hip_0", "hip_1", "hip_2")
 ANNOTATOR_TOKEN, ADMIN_TOKEN, USER_TOKEN = "annotator-token-1234", "admin-token-123456", "user-token-1234567"
 TOKENS = f"# our team\nanna:{ANNOTATOR_TOKEN}\nada:{ADMIN_TOKEN}:admin\nuwe:{USER_TOKEN}:user\n"
-_SERVER = """
-import json, sys
-from pathlib import Path
-options = json.loads(sys.argv[1])
-if options["file_bytes"]:
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (options["file_bytes"],) * 2)
-from msklabel.catalogue import app_folder
-from msklabel.serve.run import serve
-from msklabel.serve.settings import ServeSettings
-settings = dict(options["settings"], port=0)
-settings["token_file"] = settings.get("token_file") and Path(settings["token_file"])
-serve(str(app_folder()), options["studies"], options["conf"], ServeSettings(**settings))
-"""
 
 
 @dataclass
@@ -57,7 +41,7 @@ class Site:
     """
 
     studies: Path
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     url: str = ""
     token: str | None = None
     phantoms: dict[str, Phantom] = field(default_factory=dict)
@@ -99,8 +83,8 @@ class Site:
         return [path for path in found if not path.name.startswith((_MEASURING, "torchinductor_"))]
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.terminate()
+        self.process.join(60)
 
 
 def write_studies(folder: Path) -> dict[str, Phantom]:
@@ -140,18 +124,13 @@ def start(
         (folder / "tokens").touch(mode=0o600)
         (folder / "tokens").write_text(TOKENS, encoding="utf-8")
     conf = {"models": SYSTEM, "profile": "demo", **(conf or {})}
-    options = {"studies": pacs or str(studies), "conf": conf, "settings": settings, "file_bytes": file_bytes}
-    said = (folder / "said").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, json.dumps(options)],
-        stdout=said,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
-    )
+    said = folder / "said"
+    said.unlink(missing_ok=True)
+    process = start_server(said, pacs or str(studies), conf, settings, file_bytes)
     site = Site(studies, process, token=ANNOTATOR_TOKEN if tokens else None, phantoms=phantoms)
     for _ in range(900):  # a machine that tests other things, too, takes its time
-        words = (folder / "said").read_text(encoding="utf-8", errors="replace")
-        if process.poll() is not None:
+        words = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
+        if not process.is_alive():
             raise RuntimeError(f"the server ended:\n{words}")
         if greeting := re.search(r"(http://127\.0\.0\.1:\d+)\s+\d+ scans", words):
             site.url = greeting[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ def test_a_job_whose_server_was_killed_is_listed_as_lost(tmp_path: Path) -> None
         wait_for(lambda: listed(first)[0]["status"] == "RUNNING")
         assert listed(first)[0]["ended"] is None
     finally:
-        first.process.send_signal(signal.SIGKILL)
-        first.process.wait(60)
+        first.process.kill()
+        first.process.join(60)
     second = start(tmp_path)
     try:
         assert [(job["id"], job["status"]) for job in listed(second)] == [

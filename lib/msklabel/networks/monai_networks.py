@@ -1,12 +1,15 @@
-"""UNETR and V-Net, as MONAI has them."""
+"""UNETR and V-Net, as MONAI has them. MONAI takes seconds to import: only who builds one of them waits for it."""
 
 from __future__ import annotations
 
-from monai.networks.nets import UNETR, VNet
-from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from msklabel.networks.contract import Input, with_bottleneck
+
+if TYPE_CHECKING:
+    from monai.networks.nets import VNet
 
 _VIT_PATCH_VOXELS = 16
 _VNET_STRIDE = 16
@@ -17,6 +20,8 @@ def build_unetr(
     shape: Input, *, feature_size: int = 16, hidden_size: int = 768, mlp_dim: int = 3072, num_heads: int = 12
 ) -> nn.Module:
     """UNETR (Hatamizadeh et al. 2022) with ViT patches of 16 voxels and twelve transformer layers."""
+    from monai.networks.nets import UNETR
+
     shape.require_multiple_of([_VIT_PATCH_VOXELS] * shape.dimensions)
     network = UNETR(
         in_channels=shape.channels,
@@ -37,6 +42,8 @@ def build_vnet(shape: Input, *, features: int = 16, dropout: float = 0.5) -> nn.
 
     MONAI applies ``dropout`` in the two deepest stages on the way down and the first two on the way up.
     """
+    from monai.networks.nets import VNet
+
     shape.require_multiple_of([_VNET_STRIDE] * shape.dimensions)
     if features < 1 or features % shape.channels:
         raise ValueError(f"features must be a multiple of the {shape.channels} channel(s), got {features}")
@@ -54,6 +61,8 @@ def build_vnet(shape: Input, *, features: int = 16, dropout: float = 0.5) -> nn.
 
 def _narrowed(network: VNet, shape: Input, features: int, dropout: float) -> VNet:
     """The same V-Net with another number of features, which MONAI's constructor fixes."""
+    from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
+
     act = ("elu", {"inplace": True})  # VNet's default
     dims, f = shape.dimensions, features
     network.in_tr = InputTransition(dims, shape.channels, f, act)
