@@ -1,7 +1,7 @@
 """A server that is killed at random instants while annotators submit, and starts again.
 
-Each life of the server is a process of its own that builds the app, opens the store and serves the real routes; the socket
-outlives them, so that a client waits for the next life where it would be refused.
+Each life of the server is a process of its own that builds the app, opens the store and serves the real routes; the
+socket outlives them, so that a client waits for the next life where it would be refused.
 """
 
 from __future__ import annotations

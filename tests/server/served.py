@@ -39,7 +39,9 @@ def start_on(said: Path, studies: str, conf: dict[str, str], listener: socket.so
 
 
 def _started(target: Any, arguments: tuple[Any, ...]) -> BaseProcess:
-    process = _CONTEXT.Process(target=target, args=arguments, daemon=True)  # ends with the tests, if nothing else ends it
+    process = _CONTEXT.Process(
+        target=target, args=arguments, daemon=True
+    )  # ends with the tests, if nothing else ends it
     process.start()
     return process
 

@@ -39,7 +39,7 @@ class Site:
         self.jobs = self.runner(folder)
 
     def runner(self, folder: Path) -> JobRunner:
-        source = AppSource("msklabel.app:MskLabelApp", str(app_folder()), str(self.studies), self.conf)
+        source = AppSource("msklabel.work:Work", str(app_folder()), str(self.studies), self.conf)
         return JobRunner(source, folder / "logs", grace_s=20)
 
     @property

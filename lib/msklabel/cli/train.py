@@ -30,10 +30,10 @@ def train(
     state: State = None,
 ) -> None:
     """Train a system on the labels submitted so far; goes on where a stopped training was."""
-    from msklabel.app import MskLabelApp
+    from msklabel.work import Work
 
     conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
-    server_app = MskLabelApp(str(app_folder()), str(studies), conf)
+    work = Work(str(app_folder()), str(studies), conf)
     request: dict[str, Any] = {
         "model": system,
         "folds": folds,
@@ -45,7 +45,7 @@ def train(
     if epochs is not None:
         request["max_epochs"] = epochs
     _log_to_console()
-    stats = server_app.train(request)
+    stats = work.train(request)
     console.print(stats)
 
 

@@ -62,10 +62,10 @@ def compare(
     state: State = None,
 ) -> None:
     """Compare two versions label by label and case by case, on the frozen validation scans."""
-    from msklabel.app import MskLabelApp
+    from msklabel.work import Work
 
     conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
-    found = MskLabelApp(str(app_folder()), str(studies), conf).compare(system, a, b, measure=True)
+    found = Work(str(app_folder()), str(studies), conf).compare(system, a, b, measure=True)
     labels = Table("label", "cases", f"Dice {a}", f"Dice {b}", "worst case", "p (worse by 0.01)", title=system)
     for name, row in found["labels"].items():
         p = "" if row["p"] is None else f"{row['p']:.4f}"

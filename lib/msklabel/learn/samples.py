@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from torch.nn import functional
 from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import PreparedCase
 from msklabel.learn.replay import Item, balanced, replayed
-from msklabel.pipeline.augment import build_augmentation
 from msklabel.predict.engine import padded
 from msklabel.predict.windows import Starts, window_slices, with_channels
+from msklabel.sections import Augment
 from msklabel.system import System
 
 
@@ -88,7 +89,7 @@ class Samples:
         """
         train = self.system.train
         rng = np.random.default_rng([self.seed, number])
-        augment = build_augmentation(train.augment, self.system.dimensions, int(rng.integers(2**31)))
+        augment = _augmentation(train.augment, self.system.dimensions, int(rng.integers(2**31)))
         places = self._places(rng)
         order = rng.permutation(len(places))
         groups = [[places[i] for i in order[k : k + train.batch]] for k in range(0, len(order), train.batch)]
@@ -163,6 +164,15 @@ class Samples:
         if slice_index is not None:
             start[2] = slice_index
         return start[0], start[1], start[2]
+
+
+def _augmentation(recipe: Augment, dimensions: int, seed: int) -> Callable[[dict[str, Any]], Any]:
+    """What changes a crop; MONAI, which takes seconds to import, only where something is to be changed."""
+    if recipe == Augment():
+        return lambda crop: crop
+    from msklabel.pipeline.augment import build_augmentation
+
+    return build_augmentation(recipe, dimensions, seed)
 
 
 def _parts(system: System, case: PreparedCase) -> list[Part]:

@@ -62,7 +62,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     """
     users = load_users(settings.token_file) if settings.token_file else Users({}) if settings.asks_who else None
     info = InfoCache(app.info)
-    source = AppSource(f"{type(app).__module__}:{type(app).__qualname__}", app.app_dir, app.given_studies, app.conf)
+    source = AppSource("msklabel.work:Work", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
     inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
