@@ -22,6 +22,7 @@ def demo(
     rounds: Annotated[str, typer.Option(help="Labels to submit before each training; the profile's by default.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training; the recipe's by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 0,
+    slices: Annotated[int, typer.Option(min=0, help="Draw this many slices of each scan, chosen by the server.")] = 0,
     profile: Profile = "demo",
     summary: Annotated[bool, typer.Option("--summary", help="Only show what is in --out, as Markdown.")] = False,
 ) -> None:
@@ -34,17 +35,19 @@ def demo(
     systems = load_catalogue(names=[] if system == "all" else [system], profile=profile)
     given = _positive_numbers(rounds, "--rounds") if rounds else None
     for chosen in systems.values():
-        _demonstrate(chosen, out / chosen.name, given or chosen.demo_labels, epochs, seed)
+        _demonstrate(chosen, out / chosen.name, given or chosen.demo_labels, epochs, seed, slices)
     if len(systems) > 1:
         console.print(summary_table(read_outcomes(out)))
 
 
-def _demonstrate(chosen: System, folder: Path, labels_per_round: Sequence[int], epochs: int | None, seed: int) -> None:
+def _demonstrate(
+    chosen: System, folder: Path, labels_per_round: Sequence[int], epochs: int | None, seed: int, slices: int
+) -> None:
     from msklabel.demo.loop import run_demo
     from msklabel.demo.picture import draw
 
     watch = Stopwatch()
-    outcome = run_demo(chosen, folder, labels_per_round, epochs or chosen.train.epochs, seed, watch.say)
+    outcome = run_demo(chosen, folder, labels_per_round, epochs or chosen.train.epochs, seed, watch.say, slices)
     draw(outcome, chosen, folder / "demo.png")
     title = f"{chosen.name}, {chosen.profile} profile, synthetic"
     table = Table("labels", "mean Dice (held-out)", "training (s)", title=title)

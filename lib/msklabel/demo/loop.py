@@ -7,17 +7,20 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import torch
 
 from msklabel.demo.server import running_server
 from msklabel.demo.slicer import slicer_client
 from msklabel.errors import UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels, read_scan
+from msklabel.imaging.write import write_labels
 from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, case_dice, label_means, mean_dice
 from msklabel.networks import build_network
@@ -59,6 +62,7 @@ class Outcome:
         rounds: Fresh weights first, then one for each training, in order.
         changed_fraction: For each submitted label the share of labelled voxels that the annotator had to change.
         seed: Of the phantoms.
+        slices: Drawn in each scan; 0 for all.
         epochs: Of each training.
         seconds: Wall time of it all.
         cpu_seconds: Processor time of it all, the server's and the trainings' included.
@@ -67,6 +71,7 @@ class Outcome:
 
     system: str
     seed: int = 0
+    slices: int = 0
     epochs: int = 0
     draft: Round | None = None
     rounds: list[Round] = field(default_factory=list)
@@ -84,12 +89,16 @@ class Annotator:
         folder: The demo's folder.
         address: The server's address.
         say: Takes a line for whoever watches.
+        slices: How many slices of a scan to draw, those that the server names; 0 for all.
     """
 
-    def __init__(self, system: System, folder: Path, address: str, say: Say) -> None:
+    def __init__(self, system: System, folder: Path, address: str, say: Say, slices: int = 0) -> None:
         downloads = folder / "downloads"
         downloads.mkdir(exist_ok=True)
         self.system = system
+        self.folder = folder
+        self.address = address
+        self.slices = slices
         self.truth = folder / "pool" / "truth"
         self.say = say
         self.client = slicer_client(address, downloads, "demo-annotator")
@@ -106,17 +115,45 @@ class Annotator:
             raise UserError("the pool is empty: all phantoms are labelled")
         image = sample["id"]
         model = self._model()
-        truth = read_labels(self.truth / f"{image}.nii.gz").array
+        truth = self.truth / f"{image}.nii.gz"
+        segments = [{"name": name, "idx": index} for name, index in self.system.label_indices.items()]
+        params: dict[str, Any] = {"label_info": segments, "model": model or self.system.name}
+        drawn = self._slices_to_draw(image)
+        if drawn:
+            params["annotated"] = {"axis": drawn.slice_axis, "slices": list(drawn.slices or ())}
+            truth = self._only(drawn, truth)
         changed = 1.0
         if model:
             file, _ = self.client.infer(model, image, {"result_extension": ".nrrd", "result_dtype": "uint8"})
-            draft = read_labels(file).array
-            changed = disagreement(draft, truth)
-        segments = [{"name": name, "idx": index} for name, index in self.system.label_indices.items()]
-        params = {"label_info": segments, "model": model or self.system.name}
-        self.client.save_label(image, str(self.truth / f"{image}.nii.gz"), "", params)
-        self.say(f"{image}: {model or 'drawn by hand'}, {changed:.0%} of the voxels corrected, submitted")
+            draft, wanted = read_labels(file).array, read_labels(truth).array
+            if drawn:
+                draft, wanted = (array.take(drawn.slices or (), drawn.slice_axis) for array in (draft, wanted))
+            changed = disagreement(draft, wanted)
+        self.client.save_label(image, str(truth), "", params)
+        where = f" of slices {', '.join(map(str, drawn.slices or ()))}" if drawn else ""
+        self.say(f"{image}: {model or 'drawn by hand'}, {changed:.0%} of the voxels{where} corrected, submitted")
         return changed
+
+    def _slices_to_draw(self, image: str) -> Annotated | None:
+        """The slices that the server wants drawn; None for all."""
+        if not self.slices:
+            return None
+        wanted = {"image": image, "k": str(self.slices), "system": self.system.name}
+        answer = requests.get(f"{self.address}/msk/slices", params=wanted, timeout=60)
+        answer.raise_for_status()
+        plan = answer.json()
+        return Annotated(slices=tuple(plan["indices"]), slice_axis=plan["axis"])
+
+    def _only(self, drawn: Annotated, truth: Path) -> Path:
+        """A file with the label of some slices and nothing in the others."""
+        whole = read_labels(truth)
+        empty = np.ones(whole.array.shape[drawn.slice_axis], bool)
+        empty[list(drawn.slices or ())] = False
+        array = np.moveaxis(whole.array.copy(), drawn.slice_axis, 0)
+        array[empty] = 0
+        file = self.folder / "downloads" / truth.name
+        write_labels(file, replace(whole, array=np.moveaxis(array, 0, drawn.slice_axis)))
+        return file
 
     def train(self, epochs: int) -> float:
         """Train and wait until it is done; returns seconds."""
@@ -159,7 +196,7 @@ class Annotator:
 
 
 def run_demo(
-    system: System, folder: Path, labels_per_round: Sequence[int], epochs: int, seed: int, say: Say
+    system: System, folder: Path, labels_per_round: Sequence[int], epochs: int, seed: int, say: Say, slices: int = 0
 ) -> Outcome:
     """Run the demo from nothing.
 
@@ -170,6 +207,7 @@ def run_demo(
         epochs: Epochs of each training.
         seed: Of the phantoms.
         say: Takes a line for whoever watches.
+        slices: How many slices of each scan to draw; 0 for all.
 
     Raises:
         UserError: If there are no phantoms for the system, or the server or a training fails.
@@ -182,12 +220,14 @@ def run_demo(
     _generate(system.name, folder / "held_out", _HELD_OUT, seed + 1_000_000)
     torch.manual_seed(seed)
     untrained = case_dice(Engine(system, build_network(system)), _cases(folder / "held_out"))
-    outcome = Outcome(system.name, seed, epochs, rounds=[Round(0, mean_dice(untrained), label_means(untrained))])
+    outcome = Outcome(
+        system.name, seed, slices, epochs, rounds=[Round(0, mean_dice(untrained), label_means(untrained))]
+    )
     conf = {"models": system.name, "profile": system.profile, "state": str(folder / "state"), "auto_train": "false"}
     first = sorted((folder / "held_out" / "images").iterdir())[0]
     outcome.pictures = {"image": str(first), "truth": str(folder / "held_out" / "truth" / first.name)}
     with running_server(folder / "pool" / "images", conf, folder / "server.log") as address:
-        annotator = Annotator(system, folder, address, say)
+        annotator = Annotator(system, folder, address, say, slices)
         if system.thresholds:
             dices = annotator.test(f"{system.name}_threshold", folder / "held_out", _kept(folder, outcome, "before"))
             outcome.draft = Round(0, mean_dice(dices), label_means(dices))
