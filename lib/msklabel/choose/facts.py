@@ -100,7 +100,7 @@ class Facts:
         with self._lock:
             images = self._current_images()
             opinions = {name: self._opinion(name, images) for name in systems}
-        taken = _members(images.ids, set(labelled))
+        taken = _members(images.ids, labelled)
         fits: Flags = np.zeros(len(images), bool)
         for name in systems:
             fits = fits | images.fits[name]
@@ -123,7 +123,7 @@ class Facts:
     def described(self, system: str, pool: Pool) -> Flags:
         """Whether each scan of a pool was looked at without a model; shape (scans,)."""
         with self._lock:
-            return _members(pool.ids, set(self._rows[system].features))
+            return _members(pool.ids, self._rows[system].features)
 
     def _current_images(self) -> Pool:
         stamp = self.source.image_stamp()
@@ -177,8 +177,11 @@ def _table(facts: Sequence[ImageFacts], systems: Mapping[str, System]) -> Pool:
     )
 
 
-def _members(ids: Sequence[str], wanted: set[str]) -> Flags:
-    return np.fromiter((image_id in wanted for image_id in ids), bool, len(ids))
+def _members(ids: Sequence[str], wanted: Iterable[str]) -> Flags:
+    """Which of sorted ids are wanted."""
+    flags: Flags = np.zeros(len(ids), bool)
+    flags[_places(ids, wanted)] = True
+    return flags
 
 
 def _parsed(row: Score) -> dict[str, Any]:
@@ -249,9 +252,13 @@ def _embeddings(ids: Sequence[str], rows: _Rows) -> np.ndarray:
 
 def places_of(pool: Pool, ids: Iterable[str]) -> Indices:
     """Places of scans in a pool; those that are not there are left out."""
+    return _places(pool.ids, ids)
+
+
+def _places(known: Sequence[str], ids: Iterable[str]) -> Indices:
     found = []
     for image_id in ids:
-        here = bisect_left(pool.ids, image_id)
-        if here < len(pool.ids) and pool.ids[here] == image_id:
+        here = bisect_left(known, image_id)
+        if here < len(known) and known[here] == image_id:
             found.append(here)
     return np.array(found, int)

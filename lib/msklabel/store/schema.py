@@ -16,7 +16,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """All versions of the schema, oldest first; each is a script in ``migrations/versions``."""
 ORIGINS = ("automatic", "corrected", "manual", "imported")
 STATES = ("submitted", "accepted", "rejected", "reopened")
@@ -73,6 +73,8 @@ class Image(Base):
     """
 
     __tablename__ = "image"
+    # Holds all that is asked to see whether anything has changed, at every request for the next scan.
+    __table_args__ = (Index("image_stamp", "present", "created", "size_bytes", "patient", "site", "modality"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     file: Mapped[str | None]
@@ -83,7 +85,7 @@ class Image(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     shape: Mapped[list[int] | None]
     affine: Mapped[list[list[float]] | None]
-    present: Mapped[bool] = mapped_column(default=True, index=True)
+    present: Mapped[bool] = mapped_column(default=True)
     uploaded: Mapped[bool] = mapped_column(default=False)
     info: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created: Mapped[datetime] = mapped_column(default=now)

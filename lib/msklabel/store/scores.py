@@ -26,6 +26,7 @@ class ScoreRow(Base):
     __table_args__ = (
         Index("score_of_model", "system", "model_version", "image_id", unique=True),
         Index("score_of_image", "system", "image_id"),
+        Index("score_since", "system", "id"),
         {"sqlite_autoincrement": True},
     )
 
