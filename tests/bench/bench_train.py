@@ -8,8 +8,8 @@ BasicTrainTask (transforms, metric and handlers of its radiology app, CacheDatas
 own. Both have the same network, optimiser and size of crops, as many crops in a step and steps in an epoch, and the
 same loss: the peer's is MONAI's of that name. Neither augments nor validates, and no label is left out.
 Timed is from the end of an epoch's first step to the end of its last, the first epoch left out: neither reading nor
-checkpoints count. Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds
-on an idle one. ``--device cuda`` adds the GPU's utilisation and memory.
+checkpoints count. Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall
+seconds on an idle one. ``--device cuda`` adds the GPU's utilisation and memory.
 """
 
 from __future__ import annotations
