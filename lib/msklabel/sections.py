@@ -20,6 +20,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Axis = Annotated[int, Field(ge=0, le=2)]
+CoarseningFactor = Annotated[float, Field(ge=1, le=16)]
 
 
 class Section(BaseModel):
@@ -176,6 +177,28 @@ class Train(Section):
         return self
 
 
+class Locate(Section):
+    """Coarse to fine: where the labels lie is found on a coarser grid first, by the same network with the same weights.
+
+    Windows then cover the box around all that was found there, with a margin, and the rest is background; where nothing
+    was found, windows cover everything. A structure that the network misses on the coarse grid, and that lies outside
+    the box, is lost: so validation, which predicts in the same way, has to show that the network bears it.
+
+    Attributes:
+        coarsen: How many voxels of the working grid one voxel of the coarse grid takes in, along each axis.
+        margin_voxels: Added to the box at both ends of each axis, in voxels of the working grid.
+    """
+
+    coarsen: tuple[CoarseningFactor, CoarseningFactor, CoarseningFactor]
+    margin_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (8, 8, 8)
+
+    @model_validator(mode="after")
+    def _coarser(self) -> Self:
+        if max(self.coarsen) == 1:
+            raise ValueError("coarsen: at least one axis must be coarser (more than 1); leave locate out otherwise")
+        return self
+
+
 class Predict(Section):
     """Sliding-window prediction.
 
@@ -183,6 +206,7 @@ class Predict(Section):
         overlap: Share of a window that its neighbour covers again.
         blend: Weight of a voxel by its place in the window.
         mirror_axes: Also predict mirrored along each of these axes and average.
+        locate: Find out first, at low resolution, where to predict at all; left out: everywhere in the body.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -190,6 +214,7 @@ class Predict(Section):
     mirror_axes: tuple[Axis, ...] = ()
     batch: PositiveInt = 2
     ensemble: Literal["mean", "majority"] = "mean"
+    locate: Locate | None = None
 
 
 class Choose(Section):

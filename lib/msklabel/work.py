@@ -17,7 +17,7 @@ from msklabel.catalogue import load_catalogue
 from msklabel.choose.task import Choosers, DiceScoring, SummaryScoring
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.annotated import Annotated
-from msklabel.jobs.precedence import PRECEDENCE, waiter
+from msklabel.jobs.precedence import INTERACTIVE, PATIENCE_OF_TRAINING, PRECEDENCE, waiter
 from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.options import Options
@@ -92,6 +92,7 @@ class Work:
     def init_trainers(self) -> dict[str, TrainTask]:
         """One trainer for each system."""
         store: Any = self.datastore()
+        pause = waiter(self.options.state / INTERACTIVE, patience=PATIENCE_OF_TRAINING)
         return {
             name: SystemTrainTask(
                 system,
@@ -102,6 +103,7 @@ class Work:
                 self.options.cache_bytes,
                 self.options.mlflow,
                 store.store.reviews.hold,
+                pause,
             )
             for name, system in self.systems.items()
         }

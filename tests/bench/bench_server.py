@@ -3,6 +3,9 @@
 1, 4 and 16 annotators ask for the next scan, download it, think and submit a label, over and over, while inferences run
 one after the other. Each request opens a connection of its own, as 3D Slicer does. A download is timed to its first
 byte. ``dropped`` counts requests that failed, and labels that were acknowledged and are not in the store afterwards.
+
+Before they come, ``--segments 10`` presses *Segment* on ten served scans that were predicted ahead, and
+``--training 10`` segments ten others first on the idle server and then while it trains.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import requests
 from bench_latency import SERVER, SYSTEM, Inferences, free_port, in_a_folder, publish_fresh_weights, wait_for
 from rich.console import Console
 from rich.table import Table
+from segment_waits import beside_training, prefetched
 
 from msklabel_phantoms.write import write_phantoms
 
@@ -38,6 +42,8 @@ def main() -> None:
     parser.add_argument("--think", type=float, default=2.0, help="seconds between download and label (2)")
     parser.add_argument("--profile", default="demo", help="profile of the system that infers: demo or paper (demo)")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 192, 24), help="voxels of a scan (256 192 24)")
+    parser.add_argument("--segments", type=int, default=0, help="served scans to segment that were predicted ahead (0)")
+    parser.add_argument("--training", type=int, default=0, help="scans to segment idle and beside a training (0)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     in_a_folder(measure, show, parser.parse_args())
 
@@ -59,6 +65,12 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     try:
         wait_for(port)
+        state = folder / "images" / ".msklabel"
+        if options.segments:
+            figures["segment, predicted ahead"] = prefetched(port, state, options.segments)
+        if options.training:
+            images = names[-options.training - 4 :]
+            figures["segment, beside a training"] = beside_training(port, state, images, label)
         with Inferences(port, names[:2]) as inferences:
             for count in options.annotators:
                 figures["annotators"][count] = _with(count, port, label, options)
@@ -74,6 +86,7 @@ def _studies(folder: Path, options: argparse.Namespace) -> tuple[list[str], byte
     (made,) = write_phantoms(SYSTEM, folder, count=1, seed=5, shape=options.shape, spacing_mm=(1.6, 1.6, 3.0))
     each = options.seconds / (options.think + 0.05) + 2
     most = int(sum(count * each for count in options.annotators)) + 2
+    most += options.segments + 3 + options.training + 4
     for number in range(most):
         os.link(made, made.with_name(f"scan_{number:05d}.nii.gz"))
     label = next((folder / "truth").glob("*.nii.gz")).read_bytes()
@@ -169,6 +182,9 @@ def show(figures: dict[str, Any]) -> None:
         print(
             f"{count} annotators: {found['labels']} labels acknowledged, {found['dropped']} dropped {found['failed']}"
         )
+    for name in ("segment, predicted ahead", "segment, beside a training"):
+        if name in figures:
+            print(f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in figures[name].items())}")
     for model, row in figures["inferences"].items():
         print(f"meanwhile {row['n']} inferences of {model}, {row['mean_s']:.2f} s each with waiting")
 

@@ -1,6 +1,7 @@
 """What must hold on a GPU; run with ``pytest -m gpu`` where there is one."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,29 @@ def test_every_backend_labels_as_the_cpu_does(backend: str) -> None:
     engine = Engine(system, [], "cuda", [forward])
     for _ in range(2):  # a graph is recorded first, then replayed
         assert np.mean(engine(scan).labels.array == on_cpu) > 0.99
+
+
+def test_a_gpu_locates_where_the_cpu_does() -> None:
+    system = make_system(predict={"locate": {"coarsen": [2, 2, 1], "margin_voxels": [2, 2, 0]}})
+    torch.manual_seed(0)
+    network = build_network(system)
+    scan, _ = make_case(0).load()
+    on_cpu = Engine(system, network, "cpu")(scan).labels.array.copy()
+    assert np.mean(Engine(system, network, "cuda")(scan).labels.array == on_cpu) > 0.99
+
+
+def test_two_threads_record_graphs_at_once() -> None:
+    system = make_system()
+    scan, _ = make_case(0).load()
+    network = build_network(system)
+    expected = Engine(system, network, "cpu")(scan).labels.array.copy()
+
+    def equal(_: int) -> float:
+        forward = Selection(None, "cuda_graph")(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
+        return float(np.mean(Engine(system, [], "cuda", [forward])(scan).labels.array == expected))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert min(threads.map(equal, range(6))) > 0.99
 
 
 def test_a_gpu_remembers_its_fastest_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,11 @@ def test_labels_are_those_of_full_size_scores(name: str, spacing: list[float | N
     scores = smooth_scores((6, *prepared.image.shape[1:]), seed=1)
     labels = preprocess.restore(scores, prepared.grid)
     assert len(np.unique(labels)) == 6
-    assert_labels_follow(labels, full_size(scores, prepared.grid))
+    whole = full_size(scores, prepared.grid)
+    assert_labels_follow(labels, whole)
+    as_on_a_gpu = Restorer(prepared.grid, whole_slices=True)
+    as_on_a_gpu.add(scores)
+    assert_labels_follow(as_on_a_gpu.labels(), whole)
 
 
 def test_it_does_not_matter_how_many_slices_come_at_once() -> None:

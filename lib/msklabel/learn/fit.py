@@ -60,6 +60,7 @@ def fit(
     report: Callable[[int, Report], None] = lambda _fold, _report: None,
     should_stop: Callable[[], bool] = lambda: False,
     prepare: Callable[[System, Case], PreparedCase] = prepare_case,
+    pause: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Train; goes on where it was stopped, folds that are done are not done again.
 
@@ -73,6 +74,7 @@ def fit(
         report: Called after each epoch with the fold's number.
         should_stop: Asked after each step.
         prepare: Brings cases to the working grid.
+        pause: Called before each step and waits while others are to go first; not by several GPUs that train together.
 
     Raises:
         Stopped: If ``should_stop`` said so.
@@ -103,7 +105,7 @@ def fit(
             trainer.state.seconds, trainer.state.crops = took["seconds"], took["crops"]
             save_file(weights, done, metadata={"fingerprint": system.fingerprint, "system": system.name})
         else:
-            members.append(trainer(learn, test, partial(report, number), should_stop, older))
+            members.append(trainer(learn, test, partial(report, number), should_stop, older, pause))
             place.mkdir(parents=True, exist_ok=True)
             save_file(members[-1], done, metadata={"fingerprint": system.fingerprint, "system": system.name})
         seconds, crops = seconds + trainer.state.seconds, crops + trainer.state.crops

@@ -79,13 +79,14 @@ class Samples:
         self.seed = seed
         self.replay = replay
 
-    def epoch(self, number: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def epoch(self, number: int, rank: int = 0, world: int = 1, pinned: bool = False) -> Iterator[Batch]:
         """Batches of one epoch, the next one made while one is used.
 
         Args:
             number: Of the epoch, from 0.
             rank: Which of the processes asks; each gets its share of every batch.
             world: How many processes train together.
+            pinned: Whether batches lie where a GPU fetches them from while it computes.
         """
         train = self.system.train
         rng = np.random.default_rng([self.seed, number])
@@ -99,7 +100,9 @@ class Samples:
             crops = [augment(_crop(part, start, self.system)) for part, start in group]
             image = torch.stack([torch.as_tensor(crop["image"]) for crop in crops]).float()
             labels = torch.stack([torch.as_tensor(crop["labels"])[0] for crop in crops])
-            return Batch(image, labels.long(), torch.stack([part.known for part, _ in group]))
+            known = torch.stack([part.known for part, _ in group])
+            made = (image, labels.long(), known)
+            return Batch(*(tensor.pin_memory() for tensor in made)) if pinned else Batch(*made)
 
         with ThreadPoolExecutor(max_workers=1) as ahead:
             following = ahead.submit(batch, groups[0]) if groups else None

@@ -34,6 +34,7 @@ from msklabel.learn.trainer import Report, Stopped
 from msklabel.learn.update import Order, Plan, Update
 from msklabel.learn.versions import Versions
 from msklabel.predict.infiltration import fitting_variant, muscle_fat_fraction_percent
+from msklabel.predict.progress import reported
 from msklabel.predict.source import read_for
 from msklabel.system import System
 
@@ -75,6 +76,8 @@ class SystemTrainTask(TrainTask):
         cache_bytes: Most disk for prepared scans, which lie beside the versions' folder; 0 keeps none.
         mlflow: URI of an MLflow store that records trainings, beside TensorBoard's files.
         hold: Notes for reviewers which label versions are held back, and why; empty where one is not.
+        pause: Called between steps and between windows of predictions, to let others go first; returns at the latest
+            when what it is given says so.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class SystemTrainTask(TrainTask):
         cache_bytes: int = 0,
         mlflow: str | None = None,
         hold: Callable[[dict[int, str]], None] = lambda _: None,
+        pause: Callable[[Callable[[], bool]], None] = lambda _: None,
     ) -> None:
         super().__init__(f"Train {system.title} ({system.network.name}, {system.profile} profile) on submitted labels")
         self.system = system
@@ -95,6 +99,7 @@ class SystemTrainTask(TrainTask):
         self.mlflow = mlflow
         prepare = PreparedCache(versions.root.parent / "cache", cache_bytes) if cache_bytes else prepare_case
         self.hold = hold
+        self.pause = pause
         self.update = Update(system, versions, roles, device, prepare, self._tell)
         self.home = versions.root / system.name
         self.folder = self.home / "training"
@@ -143,7 +148,8 @@ class SystemTrainTask(TrainTask):
     def _train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         order = self._order(request)
         cases = self._cases(order, bool(request.get("resume")))
-        plan = self.update.plan(cases, order)
+        with reported(lambda *_: self.pause(lambda: False)):
+            plan = self.update.plan(cases, order)
         self._keep_or_clear(_described(plan, order))
         self.progress.begin(order.recipe.epochs)
         facts: dict[str, Any] = {}
@@ -155,9 +161,14 @@ class SystemTrainTask(TrainTask):
                 tracker.epoch(fold, state)
 
         stop = StopOnSignal()
+
+        def pause(*_: int) -> None:
+            self.pause(stop.asked)
+
         try:
-            fitted = self.update.fit(plan, order, self.folder, report, stop.asked)
-            version, verdict = self.update.store(plan, order, fitted)
+            with reported(pause):
+                fitted = self.update.fit(plan, order, self.folder, report, stop.asked, pause)
+                version, verdict = self.update.store(plan, order, fitted)
             facts = {
                 "version": version.name,
                 "published": verdict.publish,

@@ -23,6 +23,7 @@ from msklabel.learn.losses import Loss, build_loss, cross_entropy
 from msklabel.learn.optimise import build_optimizer, finetune_schedule, recipe_schedule, step_after_epoch
 from msklabel.learn.samples import Batch, Samples
 from msklabel.networks import Weights, build_network, load_weights, weights_of
+from msklabel.predict.backends import half_type
 from msklabel.predict.engine import Engine, dice
 from msklabel.system import System
 
@@ -113,9 +114,8 @@ class Trainer:
         self.network = build_network(system).to(self.device)
         if initial is not None:
             load_weights(self.network, initial)
-        half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
-        self.dtype = torch.float16 if half else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.dtype = half_type(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.state = _State()
         self.best = weights_of(self.network)
         self.average: MovingAverage | None = None
@@ -128,6 +128,7 @@ class Trainer:
         report: Callable[[Report], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
         older: Sequence[Case] = (),
+        pause: Callable[[], None] = lambda: None,
     ) -> Weights:
         """Train and return weights, the best ones or, fine-tuned, the averaged ones.
 
@@ -137,6 +138,7 @@ class Trainer:
             report: Called after each epoch.
             should_stop: Asked before each step.
             older: Cases that the initial weights have learned from, replayed beside the others.
+            pause: Called before each step; waits while others are to go first.
 
         Raises:
             Stopped: If ``should_stop`` said so; the checkpoint is written.
@@ -153,7 +155,7 @@ class Trainer:
         loss_function = build_loss(self.system.train.loss)
         saved, saving = time.monotonic(), 0.0
         while self.state.epoch < self.epochs and not self._exhausted():
-            loss = self._epoch(samples, loss_function, should_stop)
+            loss = self._epoch(samples, loss_function, should_stop, pause)
             self.state.epoch += 1
             current = self._validate(held_out) if held_out and self._validation_due() else (float("nan"),) * 2
             self._note(*current)
@@ -182,10 +184,14 @@ class Trainer:
             self.schedule = recipe_schedule(self.optimizer, recipe, self.epochs)
         self._resume()
 
-    def _epoch(self, samples: Samples, loss_function: Loss, should_stop: Callable[[], bool]) -> float:
+    def _epoch(
+        self, samples: Samples, loss_function: Loss, should_stop: Callable[[], bool], pause: Callable[[], None]
+    ) -> float:
         self.network.train()
         losses = []
-        for batch in samples.epoch(self.state.epoch, self.group.rank, self.group.world):
+        on_gpu = self.device.type == "cuda"
+        for batch in samples.epoch(self.state.epoch, self.group.rank, self.group.world, pinned=on_gpu):
+            pause()
             if self.group.from_first(float(should_stop()), self.device):
                 self._save()
                 raise Stopped
@@ -227,7 +233,9 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for first in range(0, len(batch.image), self.together):
             piece = slice(first, first + self.together)
-            image, labels, known = (x[piece].to(self.device) for x in (batch.image, batch.labels, batch.known))
+            image, labels, known = (
+                x[piece].to(self.device, non_blocking=True) for x in (batch.image, batch.labels, batch.known)
+            )
             with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
                 loss = loss_function(self.network(image), labels, known) * (len(image) / len(batch.image))
             self.scaler.scale(loss).backward()

@@ -132,11 +132,12 @@ class Update:
         folder: Path,
         report: Callable[[int, Report], None] = lambda _fold, _report: None,
         should_stop: Callable[[], bool] = lambda: False,
+        pause: Callable[[], None] = lambda: None,
     ) -> Fitted:
         """Train; see :func:`msklabel.learn.fit.fit`."""
         system = self.system.with_variant(order.variant) if order.variant else self.system
         initial = self.versions.weights(self.system, plan.base)[0] if plan.base else None
-        return fit(system, plan.selection, folder, order.recipe, initial, report, should_stop, self.prepare)
+        return fit(system, plan.selection, folder, order.recipe, initial, report, should_stop, self.prepare, pause)
 
     def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
         """Compare a trained candidate with the version in service, store it, and publish it if it passes."""

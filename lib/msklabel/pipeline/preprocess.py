@@ -51,10 +51,16 @@ class Prepared:
 
 
 class Preprocess:
-    """Prepare scans and labels for one system, and take class scores back to the scan."""
+    """Prepare scans and labels for one system, and take class scores back to the scan.
 
-    def __init__(self, system: System) -> None:
+    Args:
+        system: The system.
+        device: Where scans are resampled; all that comes out is on the processor.
+    """
+
+    def __init__(self, system: System, device: torch.device | str = "cpu") -> None:
         self.system = system
+        self.device = torch.device(device)
 
     def __call__(self, scan: Scan) -> Prepared:
         """Prepare a scan.
@@ -71,7 +77,7 @@ class Preprocess:
         whole = turned_grid(scan, system.orientation)
         steps_mm = [scan.spacing_mm[axis] for axis in whole.axes]
         shape = resampled_shape(whole.oriented_shape, (steps_mm[0], steps_mm[1], steps_mm[2]), system.spacing_mm)
-        image = resample_scan(whole.orient(scan.array), shape)
+        image = resample_scan(whole.orient(scan.array), shape, self.device)
         step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
         foreground = _foreground(image[0], system)
         crop = _body(foreground, system, step_mm)

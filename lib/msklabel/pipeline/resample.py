@@ -67,17 +67,23 @@ def apply_weights(volume: torch.Tensor, weights: tuple[torch.Tensor | None, ...]
     return volume
 
 
-def resample_scan(array: NDArray, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Resample voxels (C, X, Y, Z) of any real type to another shape in float32, a few slices of them at a time."""
+def resample_scan(array: NDArray, shape: tuple[int, int, int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Resample voxels (C, X, Y, Z) of any real type to another shape in float32, a few slices of them at a time.
+
+    Args:
+        array: The voxels.
+        shape: Along each axis.
+        device: Where that is computed; the result is on the processor.
+    """
     x, y, z = (
         None if n == m else torch.from_numpy(linear_weights(n, m)) for n, m in zip(array.shape[1:], shape, strict=True)
     )
-    flat = torch.empty((len(array), shape[0], shape[1], array.shape[3]))
+    flat = torch.empty((len(array), shape[0], shape[1], array.shape[3]), device=device)
     for start in range(0, array.shape[3], _SLICES_AT_ONCE):
         part = array[..., start : start + _SLICES_AT_ONCE]
         voxels = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
-        flat[..., start : start + part.shape[3]] = apply_weights(voxels, (x, y, None))
-    return apply_weights(flat, (None, None, z))
+        flat[..., start : start + part.shape[3]] = apply_weights(voxels.to(device), (x, y, None))
+    return apply_weights(flat, (None, None, z)).cpu()
 
 
 def resample_nearest(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -107,10 +107,19 @@ def require_backend(name: str, device: torch.device) -> None:
         raise UserError(f"backend {name!r} cannot be used on {device}; here: auto, {', '.join(candidates(device))}")
 
 
+def half_type(device: torch.device) -> torch.dtype:
+    """The half precision that suits a GPU: bfloat16, with the range of float32, unless the GPU only emulates it."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
 def _autocast(network: Forward, device: torch.device) -> Forward:
+    half = half_type(device)
+
     def forward(windows: torch.Tensor) -> torch.Tensor:
         # No cache of cast weights: it would not outlive the call, and a graph must not hold it.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+        with torch.autocast(device.type, half, enabled=device.type == "cuda", cache_enabled=False):
             return network(windows)
 
     return forward
@@ -126,6 +135,7 @@ def _captured(forward: Forward, windows: torch.Tensor) -> tuple[torch.cuda.CUDAG
             forward(given)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Another thread may use the GPU meanwhile, for another system: only what this one does must be fit for a graph.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         scores = forward(given)
     return graph, given, scores

@@ -55,7 +55,7 @@ class Blender:
             total, norm = self._total[..., start : start + count], self._norm[..., start : start + count]
             unseen = norm == 0
             scores = total / torch.where(unseen, 1, norm)
-            scores[0][unseen] = 1
+            scores[0].masked_fill_(unseen, 1)
             total.zero_()
             norm.zero_()
             self._first += count

@@ -20,6 +20,7 @@ from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.pipeline.restore import Restorer
 from msklabel.predict.backends import Forward, Site, eager
 from msklabel.predict.blend import Blender
+from msklabel.predict.locate import Box, coarse_image, fine_box, labelled_box, widened
 from msklabel.predict.progress import Progress, report
 from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
@@ -67,7 +68,7 @@ class Engine:
         window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
         site = Site(self.device, window)
         self.forwards = list(forwards) or [eager(network, site) for network in self.networks]
-        self.preprocess = Preprocess(system)
+        self.preprocess = Preprocess(system, self.device)
 
     def __call__(self, scan: Scan, progress: Progress | None = None, watch: Watch | None = None) -> Segmentation:
         """Segment a scan.
@@ -88,7 +89,7 @@ class Engine:
         prepared = self.preprocess(scan)
         marks.append(time.perf_counter())
         progress = progress or report()
-        restorer = Restorer(prepared.grid)
+        restorer = Restorer(prepared.grid, whole_slices=self.device.type == "cuda")
         restoring_s = 0.0
         with torch.inference_mode():
             for slab in [self.scores(prepared, progress, watch)] if watch else self._slabs(prepared, progress):
@@ -109,7 +110,8 @@ class Engine:
         Scores of one network are its outputs; an ensemble's are mean probabilities or, by the system's choice, the
         share of members that vote for a class. Where there is nothing to see, only the background scores above 0.
         """
-        plan = _Plan(self.system, prepared, self.device)
+        progress = progress or report()
+        plan = _Plan(self.system, prepared, self.device, lambda image: self._where(image, progress))
         total: torch.Tensor | None = None
         for member, forward in enumerate(self.forwards):
             scores = torch.empty((self.system.classes, *prepared.image.shape[1:]), device=self.device)
@@ -127,7 +129,7 @@ class Engine:
 
     def _slabs(self, prepared: Prepared, progress: Progress | None) -> Iterator[torch.Tensor]:
         """The same scores, a few slices of the crop at a time; the members take turns."""
-        plan = _Plan(self.system, prepared, self.device)
+        plan = _Plan(self.system, prepared, self.device, lambda image: self._where(image, progress))
         members = len(self.forwards)
         done = [0] * members
 
@@ -169,6 +171,25 @@ class Engine:
                 progress(min(first + batch, len(plan.windows)), len(plan.windows))
         yield from plan.joined(blenders, plan.depth)
 
+    def _where(self, image: torch.Tensor, progress: Progress | None) -> Box:
+        """The box of an image (C, X, Y, Z) that windows are to cover: all of it, unless the system locates first."""
+        locate, patch, predict = self.system.predict.locate, self.system.patch_voxels, self.system.predict
+        shape = _shape(image)
+        if locate is not None:
+
+            def found(windows: torch.Tensor) -> torch.Tensor:
+                if progress:
+                    progress(0, 1)
+                labels = [self._scored(forward, windows).argmax(1) for forward in self.forwards]
+                return torch.stack(labels).any(0)
+
+            coarse = coarse_image(image, locate)
+            box = labelled_box(padded(coarse, patch), patch, predict.overlap, predict.batch, found)
+            if box is not None:
+                return widened(fine_box(box, coarse.shape[1:], shape, locate.margin_voxels), shape, patch)
+        x, y, z = (slice(0, size) for size in shape)
+        return x, y, z
+
     def _mirrored(self, forward: Forward, windows: torch.Tensor) -> torch.Tensor:
         """Scores of windows (B, C, *patch), averaged over all combinations of the system's mirror axes."""
         axes = self.system.predict.mirror_axes
@@ -191,7 +212,9 @@ class Engine:
 class _Plan:
     """The windows of all parts of a scan, in one list so that batches may hold several parts, from slice to slice."""
 
-    def __init__(self, system: System, prepared: Prepared, device: torch.device) -> None:
+    def __init__(
+        self, system: System, prepared: Prepared, device: torch.device, where: Callable[[torch.Tensor], Box]
+    ) -> None:
         patch = system.patch_voxels
         parts = prepared.parts(prepared.image)
         self._prepared = prepared
@@ -202,8 +225,10 @@ class _Plan:
         windows: list[tuple[int, tuple[slice, slice, slice]]] = []
         for number, image in enumerate(self.images):
             occupied = (image > image.amin(dim=(1, 2, 3), keepdim=True)).any(0)
-            starts = plan_windows(_shape(image), patch, system.predict.overlap, occupied)
-            windows += [(number, window_slices(start, patch)) for start in starts]
+            box = where(image)
+            x, y, z = (part.start for part in box)
+            starts = plan_windows(_shape(image[with_channels(box)]), patch, system.predict.overlap, occupied[box])
+            windows += [(number, window_slices((x + i, y + j, z + k), patch)) for i, j, k in starts]
         self.windows = sorted(windows, key=lambda window: window[1][2].start)
 
     @property

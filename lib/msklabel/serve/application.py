@@ -19,7 +19,7 @@ from msklabel import __version__
 from msklabel.errors import UserError
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
-from msklabel.jobs.precedence import PRECEDENCE, Precedence
+from msklabel.jobs.precedence import INTERACTIVE, PRECEDENCE, Precedence
 from msklabel.jobs.presence import PRESENCE, Presence
 from msklabel.jobs.process import JobRunner
 from msklabel.predict.progress import reported
@@ -65,7 +65,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     source = AppSource("msklabel.work:Work", app.app_dir, app.given_studies, app.conf)
     state = app.options.state
     precedence = Precedence(state / PRECEDENCE)
-    inferences = InferenceQueue(_coming_first(app, precedence), _devices(app), settings.max_waiting_inferences)
+    compute = _coming_first(app, precedence, Precedence(state / INTERACTIVE))
+    inferences = InferenceQueue(compute, _devices(app), settings.max_waiting_inferences)
 
     def waiting() -> bool:
         return any(sum(lane.values()) for lane in inferences.lengths().values())
@@ -206,12 +207,14 @@ def _openid(settings: ServeSettings) -> OpenId | None:
     return OpenId(OpenIdOptions(settings.openid_issuer, settings.openid_client, file, settings.openid_roles))
 
 
-def _coming_first(app: MskLabelApp, precedence: Precedence) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What computes for those who wait; background work of other processes pauses meanwhile."""
+def _coming_first(
+    app: MskLabelApp, precedence: Precedence, interactive: Precedence
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What computes for those who wait; background work and trainings of other processes pause meanwhile."""
 
     def compute(request: Mapping[str, Any]) -> dict[str, Any]:
         request = dict(request)
-        with precedence.held(), reported(request.pop("progress", None)):
+        with precedence.held(), interactive.held(), reported(request.pop("progress", None)):
             return app.heatmap(request) if "heatmap" in request else app.infer(request)
 
     return compute
