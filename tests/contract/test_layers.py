@@ -17,9 +17,10 @@ LAYERS = [
     {"catalogue"},
     {"predict", "learn", "choose", "measure"},
     {"jobs"},
+    {"work"},
     {"app", "serve", "cli", "demo", "__main__"},
 ]
-MONAI_LABEL_IN = {"app.py", "predict/task.py", "learn/task.py", "choose/task.py", "store/datastore.py"}
+MONAI_LABEL_IN = {"app.py", "work.py", "predict/task.py", "learn/task.py", "choose/task.py", "store/datastore.py"}
 CORE = [
     "msklabel.catalogue",
     "msklabel.choose.scores",
