@@ -111,8 +111,8 @@ def quantify(
     _add_asymmetry(rows)
     notes = [*_partial_notes(scan, every, seen), *_notes(scan, case, parts, images, set(wanted))]
     notes += [*_cut_off(scan, case, parts), *_metal(scan, labels, affine, images, case.slices)]
-    over = np.arange(table.slices)[volumes["both"]] if volumes else []
-    span = (int(over[0]), int(over[-1])) if len(over) else None
+    over = np.arange(table.slices)[volumes.get("both", ALL)]
+    span = (int(over[0]), int(over[-1])) if volumes else None
     return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes, span)
 
 
