@@ -18,7 +18,16 @@ from msklabel.measure.agreement import bland_altman, icc, pearson
 from msklabel.measure.evaluate import evaluate_pair
 from msklabel.measure.pairs import find_pairs
 from msklabel.measure.structures import find_plane
-from msklabel.measure.summary import compare_models, empty_cases, holm, summarise, summarise_folds, volume_agreement
+from msklabel.measure.summary import (
+    KEYS,
+    compare_models,
+    empty_cases,
+    holm,
+    rater_agreement,
+    summarise,
+    summarise_folds,
+    volume_agreement,
+)
 from msklabel.system import load_system
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -161,6 +170,39 @@ def test_models_are_compared_by_wilcoxon_and_holm():
     assert found.loc["c", "note"] == "0 scans differ, at least 6 needed"
 
 
+def test_holm_is_over_structures_and_not_over_their_sides_and_groups():
+    rng = np.random.default_rng(2)
+    first = rows_of({"a": rng.uniform(0.7, 0.9, 12).tolist(), "b": rng.uniform(0.7, 0.9, 12).tolist()})
+    first = pd.concat([first, first.assign(side="left"), first.assign(kind="group")], ignore_index=True)
+    second = first.assign(dice=first["dice"] + rng.normal(0.02, 0.02, 36 * 2))
+    found = compare_models(first, second)
+    assert len(found) == 6
+    for _, family in found.groupby(["kind", "side"]):
+        low, high = family["p"].min(), family["p"].max()
+        assert family["p_holm"].min() == pytest.approx(min(2 * low, 1))
+        assert family["p_holm"].max() == pytest.approx(max(high, min(2 * low, 1)))
+
+
+def test_raters_who_all_see_nothing_do_not_agree_the_better_for_it():
+    volumes = {"ann": [10.0, 20, 30, 0, 0], "bob": [14.0, 19, 27, 0, 0]}
+    keys = {"structure": "psoas", "kind": "label", "side": "both"}
+    tables = {
+        rater: pd.DataFrame({"scan": [f"s{i}" for i in range(5)], **keys, "cm3": values})
+        for rater, values in volumes.items()
+    }
+    found = rater_agreement(tables).set_index(KEYS).loc[("psoas", "label", "both")]
+    expected = icc(np.column_stack([values[:3] for values in volumes.values()]))
+    assert (found["cases"], found["icc"]) == (3, pytest.approx(expected.value))
+    assert (found["icc_lower"], found["icc_upper"]) == pytest.approx((expected.lower, expected.upper))
+
+
+def test_volumes_of_each_structure_have_bias_and_limits():
+    truth, predicted = [10.0, 20, 30, 40], [11.0, 21, 33, 41]
+    rows = pd.DataFrame({"truth_cm3": truth, "predicted_cm3": predicted, "structure": "a", "kind": "label"})
+    found = volume_agreement(rows.assign(side="both", state="both")).iloc[0]
+    assert (found["bias_cm3"], found["lower_limit_cm3"], found["upper_limit_cm3"]) == pytest.approx((1.5, -0.46, 3.46))
+
+
 def test_holm_by_hand():
     assert holm(np.array([0.01, np.nan, 0.04, 0.03])) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
 
@@ -230,8 +272,18 @@ class TestCommand:
         assert summary.loc[("moved", "gluteus_medius", "right", "dice"), "mean"] == pytest.approx(
             np.mean([1 - abs(4 - i % 3) / 8 for i in range(7)])
         )
-        tests = pd.read_csv(out / "wilcoxon.csv").set_index(["structure", "side"])
-        assert tests.loc[("gluteus_medius", "both"), "p"] == pytest.approx(2 / 2**7)
+        tests = pd.read_csv(out / "wilcoxon.csv").set_index(["metric", "structure", "side"])
+        for row in (("dice", "gluteus_medius", "both"), ("generalised_dice", "all", "both")):
+            assert tests.loc[row, "p"] == pytest.approx(2 / 2**7)
+        muscles = tests.loc[("dice", ["gluteus_medius", "gluteus_minimus"], "both"), :]
+        assert muscles.loc[("dice", "gluteus_medius", "both"), "p_holm"] == pytest.approx(2 / 2**7)  # the only one told
+        assert "ASSD" in (out / "report.html").read_text() and "assd_mm" in tests.index.get_level_values("metric")
+        over_folds = pd.read_csv(out / "folds.csv").set_index(["model", "structure", "side", "metric"])
+        by_fold = [np.mean([1 - abs(4 - i % 3) / 8 for i in range(7) if i % 2 == fold]) for fold in (0, 1)]
+        row = over_folds.loc[("moved", "gluteus_medius", "right", "dice")]
+        assert (row["folds"], row["mean"], row["sd"]) == pytest.approx((2, np.mean(by_fold), np.std(by_fold, ddof=1)))
+        raters = pd.read_csv(out / "icc.csv").set_index(["structure", "side"]).loc[("gluteus_medius", "both")]
+        assert raters["raters"] == 3
         assert {f.name for f in out.iterdir()} >= {"icc.csv", "folds.csv", "empty.csv", "volumes.csv", "report.pdf"}
         page = (out / "report.html").read_text()
         assert page.count("<img") >= 10
@@ -239,6 +291,23 @@ class TestCommand:
         assert "moved, worst case s0" in page
         assert "http" not in page.split("</style>")[1].replace("https://www.w3.org", "").split("<img")[0]
         assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
+
+    def test_each_prediction_names_the_version_that_made_it(self, tmp_path):
+        truth = self.write(tmp_path / "truth", a=two_legs())
+        versions = [tmp_path / "models" / "hip_abductor_mr" / number for number in ("0001", "0002")]
+        for number, version in enumerate(versions):
+            version.mkdir(parents=True)
+            (version / "weights.safetensors").write_bytes(bytes([number]))
+        two = ("--truth", truth, "--pred", f"old={truth}", "--pred", f"new={truth}", "--out", tmp_path / "out")
+        result = self.run(*two, "--model", f"old={versions[0]}", "--model", f"new={versions[1]}")
+        assert result.exit_code == 0, result.output
+        page = (tmp_path / "out" / "report.html").read_text()
+        for name, number in (("old", "0001"), ("new", "0002")):
+            assert f'<th>{name}: model</th><td class="wrap">hip_abductor_mr version {number}</td>' in page
+        assert "expected NAME=DIR once for each prediction: old, new" in str(
+            self.run(*two, "--model", versions[0]).exception
+        )
+        assert self.run("--truth", truth, "--pred", truth, "--out", tmp_path, "--model", versions[0]).exit_code == 0
 
     def test_files_without_partner_are_refused_or_left_out(self, tmp_path):
         truth = self.write(tmp_path / "truth", a=two_legs(), b=two_legs())

@@ -145,8 +145,37 @@ def test_the_reference_slice_is_at_the_femoral_neck(index):
     assert muscle["area_cm2"] == pytest.approx((phantom.labels[..., at] == 5).sum() * 2.6**2 / 100)
     five = phantom.labels[..., at - 2 : at + 3] == 5
     assert muscle["volume_cm3"] == pytest.approx(five.sum() * 2.6**2 * 3 / 1000)
+    assert found.volume_slices == (at - 2, at + 2)
     turned = quantify("a", phantom.labels[::-1, ::-1], phantom.affine @ np.diag([-1.0, -1, 1, 1]), TISSUES)
     assert turned.slices == found.slices
+
+
+def long_thigh() -> np.ndarray:
+    """Both femora (28) from slice 1 to 11, the left one from 3, with vastus lateralis (3) that narrows downwards."""
+    labels = np.zeros((40, 16, 13), np.uint8)
+    femur, muscle = THIGH.labels["femur"].index, THIGH.labels["vastus_lateralis"].index
+    labels[28:31, 6:9, 1:12], labels[9:12, 6:9, 3:12] = femur, femur
+    for z in range(1, 12):
+        labels[32 : 33 + z // 2, 4:10, z] = muscle
+        labels[2 : 4 + z // 3, 4:10, z] = muscle
+    return labels
+
+
+def test_areas_at_a_percentage_of_each_femur():
+    labels, muscle = long_thigh(), THIGH.labels["vastus_lateralis"].index
+    system = with_quantities(THIGH, "area_cm2")
+    found = quantify("a", labels, AFFINE, system, choice=SliceChoice("percent", 25))
+    assert found.slices == {"left": 9, "right": 8, "both": 8}  # the array's first half is the patient's left
+    for side, half, at in (("left", slice(0, 20), 9), ("right", slice(20, 40), 8)):
+        expected = np.count_nonzero(labels[half, :, at] == muscle) * 2 / 100
+        assert row_of(found, "vastus_lateralis", side)["area_cm2"] == pytest.approx(expected)
+
+
+def test_the_profile_says_where_along_the_femur_each_slice_lies():
+    profile = pd.DataFrame(quantify("a", long_thigh(), AFFINE, THIGH).profile)
+    one = profile[profile["structure"] == "vastus_lateralis"].set_index(["side", "slice"])["femur_percent"]
+    assert [one["right", z] for z in (1, 6, 11)] == [100, 50, 0]
+    assert [one["left", z] for z in (3, 7, 11)] == [100, 50, 0]
 
 
 def test_no_neck_no_reference_slice():

@@ -41,6 +41,14 @@ def test_a_planted_cluster_is_found_and_the_rest_stays_at_alpha():
     assert (found.voxels, found.cases) == (mask.sum(), 60)
 
 
+def test_without_any_effect_false_positives_stay_at_alpha():
+    shares = []
+    for seed in range(40):
+        maps, mask, fat, age = cohort(100 + seed, patients=20)
+        shares.append(voxel_correlation(maps, mask, fat, age).psv_percent)
+    assert np.mean(shares) == pytest.approx(5, abs=0.5)
+
+
 def test_with_the_false_discovery_rate_the_rest_is_nearly_clean():
     maps, mask, fat, age = cohort(1, planted=1.5)
     found = voxel_correlation(maps, mask, fat, age, fdr=True)

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import store_samples
 from dicom_samples import series
+from postgres import Cluster
 from store_samples import blocks, scan, store, write
 from typer.testing import CliRunner
 
 from msklabel.cli import app
-from msklabel.errors import NotFound, UserError
+from msklabel.errors import NotFound, Unreachable, UserError
 from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import LabelMap
 from msklabel.imaging.write import write_labels
@@ -37,7 +39,7 @@ def ct(tmp_path: Path) -> Path:
     hu = np.full(SHAPE, 1024 - 1000)
     labels = np.zeros(SHAPE, np.uint8)
     for side in (slice(2, 8), slice(12, 17)):
-        labels[side, 4:8], labels[side, 9:12] = 5, 7
+        labels[side, 4:8], labels[side, 9:12, 1:4] = 5, 7
     hu[labels == 5], hu[labels == 7] = 1024 + 55, 1024 - 100
     series(tmp_path / "images" / "hip", SHAPE, array=hu)
     grid = read_scan(tmp_path / "images" / "hip")
@@ -80,6 +82,17 @@ def test_a_dicom_report_holds_what_the_table_holds(ct: Path) -> None:
     assert muscle["Area"] == (pytest.approx(row["area_cm2"], rel=1e-5), "cm2", "42798000")
     assert muscle["Attenuation Coefficient"] == (pytest.approx(55), "[hnsf'U]", "112031")
     assert ("Muscle", "both") in numbers and ("Cortical bone", "both") not in numbers  # which is not there
+
+
+def test_each_group_refers_to_the_images_that_it_was_measured_in(ct: Path) -> None:
+    quantify(ct, "--sr")
+    images = [pydicom.dcmread(file, stop_before_pixels=True) for file in (ct / "images" / "hip").glob("*.dcm")]
+    height = {str(image.SOPInstanceUID): float(image.ImagePositionPatient[2]) for image in images}
+    content = sr.MeasurementReport.from_sequence([pydicom.dcmread(ct / "out" / "hip_sr.dcm")])
+    for group in content.get_image_measurement_groups():
+        found = sorted(height[str(one.referenced_sop_instance_uid)] for one in group.source_images)
+        fat = "adipose" in group.finding_type.meaning.lower()
+        assert found == ([53.0, 56, 59] if fat else [50.0 + 3 * z for z in range(SHAPE[2])]), group.finding_type.meaning
 
 
 def test_a_report_needs_dicom(ct: Path) -> None:
@@ -125,6 +138,22 @@ def test_the_store_says_what_its_labels_speak_of(tmp_path: Path) -> None:
     assert "cortical_bone" in set(pd.read_csv(tmp_path / "unknown" / "quantities.csv")["structure"])
     with pytest.raises(NotFound, match="there is no database"):
         run(*given, "--out", tmp_path / "x", "--state", tmp_path)
+
+
+def test_a_store_in_postgresql_says_it_too(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = cluster.new_database()
+    monkeypatch.setattr(store_samples, "DATABASE", url)
+    scan(tmp_path / "studies" / "a.nii.gz")
+    data = store(tmp_path / "studies")
+    file = write(tmp_path / "label.nii.gz", blocks(5))
+    data.save_label("a", str(file), "final", {"client_id": "ann", "annotated": {"classes": ["muscle"]}})
+    given = ["quantify", "--labels", tmp_path / "studies" / "labels" / "final", "--system", "hip_tissue_ct"]
+    run(*given, "--slice", "none", "--out", tmp_path / "known", "--database", url)
+    assert set(pd.read_csv(tmp_path / "known" / "quantities.csv")["structure"]) == {"muscle"}
+    with pytest.raises(NotFound, match="nothing of msklabel in this database"):
+        run(*given, "--out", tmp_path / "x", "--database", cluster.new_database())
+    with pytest.raises(Unreachable, match="the database does not answer"):
+        run(*given, "--out", tmp_path / "x", "--database", f"postgresql://postgres@/none?host={tmp_path}")
 
 
 def test_reports_name_model_labels_and_software_also_at_second_hand(ct: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from msklabel.catalogue import load_catalogue
+from msklabel.cli.backup import Database
 from msklabel.cli.shared import Configs, console
 from msklabel.errors import UserError
 
@@ -27,6 +28,13 @@ Sides = Annotated[
 ]
 Model = Annotated[
     Path | None, typer.Option(help="Version that made the labels, models/<system>/<version>; noted in the report.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Version that made the predictions, models/<system>/<version>; noted in the report. "
+        "With more than one --pred NAME=DIR, the prediction's name, for each."
+    ),
 ]
 LabelState = Annotated[
     Path | None,
@@ -49,8 +57,9 @@ def evaluate(
     sides: Sides = "auto",
     resample: Annotated[bool, typer.Option(help="Bring predictions on other grids to the truth's.")] = False,
     paired_only: Annotated[bool, typer.Option(help="Leave out files without a partner.")] = False,
-    model: Model = None,
+    model: Models = None,
     state: LabelState = None,
+    database: Database = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
@@ -60,10 +69,11 @@ def evaluate(
 
     chosen = load_catalogue(configs, [system])[system]
     models = _named_folders(pred)
+    versions = _versions(model or (), list(models))
     make_folder(out)
     fold_of = read_folds(folds) if folds else None
-    known = partial_labels(state) if state else None
-    options = (sides, resample, paired_only, images, fold_of, console.print, known, model)
+    known = partial_labels(state, database) if state or database else None
+    options = (sides, resample, paired_only, images, fold_of, console.print, known, versions)
     result = evaluate_folders(chosen, truth, models, *options)
     result.write(out)
     write_report(result.report, out, pdf)
@@ -87,6 +97,7 @@ def quantify(
     sr: Annotated[bool, typer.Option(help="Write a DICOM Structured Report of every scan that is DICOM.")] = False,
     model: Model = None,
     state: LabelState = None,
+    database: Database = None,
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
@@ -105,7 +116,7 @@ def quantify(
             if name == "fat_fraction_percent":
                 write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
 
-    known = partial_labels(state) if state else None
+    known = partial_labels(state, database) if state or database else None
     options = (_slice_choice(at), sides, resample, each, known, model)
     result = quantify_folder(chosen, labels, images, clinical, *options)
     result.write(out)
@@ -211,6 +222,19 @@ def _named_folders(values: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"--pred: two predictions are called {name}; give them names: --pred A=DIR --pred B=DIR")
         named[name] = path
     return named
+
+
+def _versions(values: Sequence[str], predictions: Sequence[str]) -> dict[str, Path]:
+    """Folder of the model version that made each prediction, of those that are named."""
+    found: dict[str, Path] = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not separator and len(predictions) == 1:
+            name, folder = predictions[0], value
+        if name not in predictions or not folder or name in found:
+            raise UserError(f"--model {value}: expected NAME=DIR once for each prediction: {', '.join(predictions)}")
+        found[name] = Path(folder)
+    return found
 
 
 def make_folder(folder: Path) -> None:

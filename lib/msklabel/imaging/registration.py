@@ -33,7 +33,6 @@ KINDS: tuple[Kind, ...] = ("rigid", "bspline")
 SUFFIXES = (".tfm", ".h5", ".mat", ".txt")
 _LEAST_WEIGHT = 0.5
 _SEED = "121212"
-_ITERATIONS = "250"
 _RESOLUTIONS = "3"
 
 
@@ -66,7 +65,12 @@ class Moved:
 
 
 def register(
-    reference: NDArray[Any], affine: Affine, moving: Sequence[Moving], kind: Kind = "bspline", grid_mm: float = 12.0
+    reference: NDArray[Any],
+    affine: Affine,
+    moving: Sequence[Moving],
+    kind: Kind = "bspline",
+    grid_mm: float = 12.0,
+    iterations: int = 250,
 ) -> list[Moved]:
     """Register patients to a reference.
 
@@ -76,6 +80,7 @@ def register(
         moving: Patients.
         kind: ``rigid``, or ``bspline`` after it.
         grid_mm: Distance of the B-spline's control points.
+        iterations: At most, of either kind at each of three resolutions; the time goes with them.
 
     Raises:
         UserError: If a registration fails, such as for want of overlap; names its place in ``moving``.
@@ -91,7 +96,7 @@ def register(
             arrays |= {f"image{number}": np.asarray(one.image, np.float32), f"affine{number}": one.affine}
             arrays |= {f"values{number}": values, f"speaks{number}": speaks}
         np.savez(given, **arrays)
-        command = [sys.executable, "-m", __name__, str(given), str(made), kind, str(grid_mm)]
+        command = [sys.executable, "-m", __name__, str(given), str(made), kind, str(grid_mm), str(iterations)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
             logger.error("registration ended with %d: %s", done.returncode, done.stderr[-2000:])
@@ -149,7 +154,7 @@ def _image(array: NDArray[np.float32], affine: Affine) -> sitk.Image:
     return image
 
 
-def _register_all(given: Path, made: Path, kind: str, grid_mm: float) -> None:
+def _register_all(given: Path, made: Path, kind: str, grid_mm: float, iterations: str) -> None:
     """The child's side; the wrapped classes are named in full, because ``itk.elastix`` loads ten times as many."""
     with np.load(given) as arrays:
         fixed = _itk_image(arrays["reference"], arrays["affine"])
@@ -159,7 +164,7 @@ def _register_all(given: Path, made: Path, kind: str, grid_mm: float) -> None:
             place = arrays[f"affine{number}"]
             moving = _itk_image(arrays[f"image{number}"], place)
             try:
-                parameters = _elastix(fixed, moving, kind, grid_mm)
+                parameters = _elastix(fixed, moving, kind, grid_mm, iterations)
             except RuntimeError as error:
                 logger.error("%s", error)
                 words = "cannot be registered: the images do not overlap enough, or differ too much"
@@ -172,14 +177,14 @@ def _register_all(given: Path, made: Path, kind: str, grid_mm: float) -> None:
     partial.replace(made)
 
 
-def _elastix(fixed: Any, moving: Any, kind: str, grid_mm: float) -> Any:
+def _elastix(fixed: Any, moving: Any, kind: str, grid_mm: float, iterations: str) -> Any:
     from itk.elxParameterObjectPython import elastixParameterObject
     from itk.itkElastixRegistrationMethodPython import itkElastixRegistrationMethodIF3IF3
 
     parameters = elastixParameterObject.New()
     for name in KINDS[: KINDS.index(kind) + 1]:
         chosen = elastixParameterObject.GetDefaultParameterMap(name, 3, grid_mm)
-        settings = {"RandomSeed": _SEED, "MaximumNumberOfIterations": _ITERATIONS, "NumberOfResolutions": _RESOLUTIONS}
+        settings = {"RandomSeed": _SEED, "MaximumNumberOfIterations": iterations, "NumberOfResolutions": _RESOLUTIONS}
         settings |= {"WriteResultImage": "false", "FinalBSplineInterpolationOrder": "1", "DefaultPixelValue": "0"}
         for key, value in settings.items():
             chosen[key] = [value]
@@ -217,6 +222,6 @@ def _itk_image(array: NDArray[Any], affine: Affine) -> Any:
 
 
 if __name__ == "__main__":
-    _register_all(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
+    _register_all(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5])
     sys.stdout.flush()
     os._exit(0)

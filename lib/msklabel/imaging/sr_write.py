@@ -26,6 +26,7 @@ from msklabel.imaging.scan import ImageError
 OWN = "99MSKLABEL"
 codes: Any = codedict.codes
 _DIGITS = 6
+_SAME_MM = 0.1  # so near to each other are the middles of a slice and of its image
 _REPORTED = {"CT": codes.LN.CTUnspecifiedBodyRegion, "MR": codes.LN.MRIUnspecifiedBodyRegion}
 _PLAIN_FILM = CodedConcept("RADIOGRAPH", OWN, "Radiograph, unspecified body region")
 _SIDES = {"left": codes.SCT.Left, "right": codes.SCT.Right}
@@ -77,12 +78,14 @@ class Group:
         code: ``SCHEME:VALUE``; empty for a private one from the name.
         side: ``both``, ``left`` or ``right``.
         numbers: By the name of a quantity as a CSV's header has it; those that are none are left out.
+        heights_mm: Where the slices that were measured have their middle, superior growing; empty: all of them.
     """
 
     structure: str
     code: str
     side: str
     numbers: Mapping[str, float]
+    heights_mm: Sequence[float] = ()
 
 
 def read_evidence(path: Path) -> list[pydicom.Dataset]:
@@ -117,8 +120,8 @@ def write_sr(groups: Sequence[Group], evidence: Sequence[pydicom.Dataset], syste
     Raises:
         ImageError: If there is no number at all.
     """
-    images = [sr.SourceImageForMeasurementGroup(one.SOPClassUID, one.SOPInstanceUID) for one in evidence]
-    measured = [made for group in groups if (made := _group(group, images)) is not None]
+    heights = [_height_mm(one) for one in evidence]
+    measured = [made for group in groups if (made := _group(group, evidence, heights)) is not None]
     if not measured:
         raise ImageError("nothing was measured, so there is nothing to report")
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -160,7 +163,7 @@ def save_sr(document: pydicom.Dataset, file: Path) -> None:
 
 
 def _group(
-    group: Group, images: Sequence[sr.SourceImageForMeasurementGroup]
+    group: Group, evidence: Sequence[pydicom.Dataset], heights_mm: Sequence[float]
 ) -> sr.MeasurementsAndQualitativeEvaluations | None:
     numbers = [made for name, value in group.numbers.items() if (made := _number(name, value)) is not None]
     if not numbers:
@@ -173,8 +176,32 @@ def _group(
         finding_type=code,
         finding_sites=[sr.FindingSite(anatomic_location=code, laterality=_SIDES.get(group.side))],
         measurements=numbers,
-        source_images=images,
+        source_images=[
+            sr.SourceImageForMeasurementGroup(one.SOPClassUID, one.SOPInstanceUID)
+            for one in _measured(group, evidence, heights_mm)
+        ],
     )
+
+
+def _measured(
+    group: Group, evidence: Sequence[pydicom.Dataset], heights_mm: Sequence[float]
+) -> Sequence[pydicom.Dataset]:
+    """The images that a group was measured in; all of them where slices are no images, such as in a sagittal series."""
+    near = [np.abs(np.asarray(heights_mm) - height) < _SAME_MM for height in group.heights_mm]
+    if not near or not all(one.any() for one in near):
+        return evidence
+    return [one for one, chosen in zip(evidence, np.any(near, axis=0), strict=True) if chosen]
+
+
+def _height_mm(image: pydicom.Dataset) -> float:
+    """Height of an image's middle (PS3.3 C.7.6.2.1.1); NaN where it has no place."""
+    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+    if any(image.get(keyword) is None for keyword in needed):
+        return float("nan")
+    along_row, along_column = float(image.ImageOrientationPatient[2]), float(image.ImageOrientationPatient[5])
+    down_mm, across_mm = (float(mm) for mm in image.PixelSpacing)
+    middle = along_row * across_mm * (image.Columns - 1) / 2 + along_column * down_mm * (image.Rows - 1) / 2
+    return float(image.ImagePositionPatient[2]) + middle
 
 
 def _number(name: str, value: float) -> sr.Measurement | None:

@@ -19,6 +19,7 @@ from msklabel.measure.report.page import Picture, Report
 from msklabel.measure.report.provenance import of_files, of_model, of_system, software
 from msklabel.measure.sidecars import annotated_for
 from msklabel.measure.summary import (
+    COMPARED,
     KEYS,
     compare_models,
     empty_cases,
@@ -61,7 +62,7 @@ def evaluate_folders(
     folds: Mapping[str, str] | None = None,
     say: Callable[[str], object] = lambda line: None,
     of_store: Mapping[str, Annotated] | None = None,
-    model_folder: Path | None = None,
+    versions: Mapping[str, Path] | None = None,
 ) -> Evaluation:
     """Evaluate one model or several on the same scans.
 
@@ -76,14 +77,14 @@ def evaluate_folders(
         folds: Fold of each scan.
         say: Told after every scan.
         of_store: What the true labels speak of, by checksum, see :mod:`msklabel.measure.sidecars`.
-        model_folder: Folder of the model version that made the predictions, where one did.
+        versions: Folder of the model version that made the predictions, by name of the model, where one did.
 
     Raises:
         UserError: If files have no partner, lie on different grids, or hold unknown labels.
     """
     by_model: dict[str, pd.DataFrame] = {}
     notes = [f"Truth: {truth.name}. A label map may itself be automatic; nothing here says who drew it."]
-    provenance = [*of_system(system), *of_model(model_folder), *software()]
+    provenance = [*of_system(system), *software()]
     tables: dict[str, pd.DataFrame] = {}
     in_report: dict[str, pd.DataFrame] = {}
     pictures: list[Picture] = []
@@ -96,6 +97,7 @@ def evaluate_folders(
         if partly:
             notes.append(f"{model}: judged where the truth was drawn only: {'; '.join(partly)}.")
         by_model[model] = rows
+        provenance += [(f"{model}: {what}", value) for what, value in of_model((versions or {}).get(model))]
         provenance += of_files(f"{model}: prediction", [pair.predicted for pair in pairs])
         in_report[f"{model}: mean ± SD over scans"] = summary_table(summarise(rows))
         in_report[f"{model}: empty cases"] = _with_gaps(empty_cases(rows))
@@ -112,7 +114,8 @@ def evaluate_folders(
         tables["folds"] = _stacked({model: summarise_folds(rows, folds) for model, rows in by_model.items()})
     if len(by_model) > 1:
         tables |= _between_models(by_model)
-        in_report["Wilcoxon's signed-rank test of Dice, Holm over structures"] = tables["wilcoxon"].drop(columns="kind")
+        caption = "Wilcoxon's signed-rank test; Holm over the structures of one metric, kind and side"
+        in_report[caption] = tables["wilcoxon"].drop(columns="kind")
         in_report["ICC(A,1) of volumes between truth and all models"] = tables["icc"].drop(columns="kind")
     report = evaluation_report(system, by_model, in_report, pictures, notes, provenance)
     return Evaluation(everything, tables, report)
@@ -167,9 +170,10 @@ def _between_models(by_model: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFr
     tests = []
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            table = compare_models(by_model[first], by_model[second])
-            table.insert(0, "models", f"{first} and {second}")
-            tests.append(table)
+            for metric in COMPARED:
+                table = compare_models(by_model[first], by_model[second], metric)
+                table.insert(0, "models", f"{first} and {second}")
+                tests.append(table)
     volumes = {
         "truth": next(iter(by_model.values())).rename(columns={"truth_cm3": "cm3"}),
         **{name: rows.rename(columns={"predicted_cm3": "cm3"}) for name, rows in by_model.items()},

@@ -50,12 +50,14 @@ class Quantified:
         profile: One for each slice, structure and side that is in it.
         slices: The chosen slice by side, counted from the lowest; empty if none was chosen.
         notes: What could not be measured, and why.
+        volume_slices: First and last slice that volumes are taken over; None: all.
     """
 
     rows: list[dict[str, Any]]
     profile: list[dict[str, Any]]
     slices: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    volume_slices: tuple[int, int] | None = None
 
 
 def quantify(
@@ -109,7 +111,9 @@ def quantify(
     _add_asymmetry(rows)
     notes = [*_partial_notes(scan, every, seen), *_notes(scan, case, parts, images, set(wanted))]
     notes += [*_cut_off(scan, case, parts), *_metal(scan, labels, affine, images, case.slices)]
-    return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes)
+    over = np.arange(table.slices)[volumes.get("both", ALL)]
+    span = (int(over[0]), int(over[-1])) if volumes else None
+    return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes, span)
 
 
 def _partial_notes(scan: str, every: list[Part], seen: LookedAt) -> list[str]:

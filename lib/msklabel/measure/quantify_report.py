@@ -89,7 +89,16 @@ def case_pictures(loaded: Loaded, found: Quantified, system: System) -> list[Pic
 def _chosen(cases: Sequence[Case]) -> list[str]:
     chosen = {case.scan: case.found.slices for case in cases if case.found.slices}
     said = [f"{scan}: {', '.join(f'{side} {at}' for side, at in slices.items())}" for scan, slices in chosen.items()]
-    return [f"Slices counted from the lowest, from 0: {'; '.join(said)}."] if said else []
+    spans = {case.scan: case.found.volume_slices for case in cases if case.found.volume_slices}
+    over = [f"{scan}: {first} to {last}" for scan, (first, last) in spans.items()]
+    words = []
+    if said:
+        words.append(
+            f"Areas, mean HU and shares are of these slices, counted from the lowest, from 0: {'; '.join(said)}."
+        )
+    if over:
+        words.append(f"Volumes are of these slices only, not of the whole scan: {'; '.join(over)}.")
+    return words
 
 
 def _tables(rows: pd.DataFrame, quantities: list[str]) -> list[Table]:
@@ -101,6 +110,8 @@ def _tables(rows: pd.DataFrame, quantities: list[str]) -> list[Table]:
             continue
         if rows["scan"].nunique() == 1:
             table = shown.pivot_table(index="structure", columns="side", values=name, sort=False).reset_index()
+            if name.endswith("asymmetry_percent"):
+                table = table.rename(columns={"both": "left − right, of their mean"})
         else:
             table = shown.groupby(["structure", "side"], sort=False)[name].describe().reset_index()
             table = table.rename(columns={"count": "cases", "std": "SD", "50%": "median"})

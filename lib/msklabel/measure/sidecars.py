@@ -48,19 +48,27 @@ def annotated_for(
     return of_store.get(sha256(file), Annotated()) if of_store else Annotated()
 
 
-def partial_labels(state: Path) -> dict[str, Annotated]:
+def partial_labels(state: Path | None, url: str | None = None) -> dict[str, Annotated]:
     """What the labels of a store speak of, by checksum, where that is not everything.
 
     Args:
         state: Its state folder, with the database as a file.
+        url: Of its PostgreSQL database instead, ``postgresql://user@host/name``.
 
     Raises:
-        NotFound: If there is no database.
+        NotFound: If there is no database, or nothing of msklabel in it.
+        Unreachable: If the database does not answer.
+        UserError: If the URL is none of PostgreSQL.
     """
     from msklabel.store.annotation import partial
     from msklabel.store.database import Database
+    from msklabel.store.transfer import check_current, reached
 
-    file = state / "msklabel.db"
-    if not file.is_file():
-        raise NotFound(f"there is no database in {state}")
-    return partial(Database(file))
+    file = (state or Path()) / "msklabel.db"
+    if url is None and not file.is_file():
+        raise NotFound(f"there is no database in {state}; one of PostgreSQL is named by --database")
+    database = Database(file, url)
+    with reached():
+        with database.snapshot() as reading:
+            check_current(reading)
+        return partial(database)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msklabel.errors import UserError
 from msklabel.measure.quantify import Quantified
@@ -40,13 +41,22 @@ def groups_of(found: Quantified, system: System) -> list[Group]:
     """What was measured, by structure and side; structures that are not there are left out."""
     from msklabel.imaging.sr_write import Group
 
+    heights: dict[tuple[str, ...], list[float]] = {}
+    low, high = found.volume_slices or (0, math.inf)
+    for row in found.profile:
+        if low <= row["slice"] <= high:
+            heights.setdefault(_key(row), []).append(row["z_mm"])
     groups = []
     for row in found.rows:
         if row["voxels"]:
             code = _code(str(row["structure"]), str(row["kind"]), str(row["side"]), system)
             numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-            groups.append(Group(str(row["structure"]), code, str(row["side"]), numbers))
+            groups.append(Group(str(row["structure"]), code, str(row["side"]), numbers, heights.get(_key(row), ())))
     return groups
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in ("structure", "kind", "side"))
 
 
 def _code(structure: str, kind: str, side: str, system: System) -> str:

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from msklabel.errors import UserError
-from msklabel.measure.agreement import icc, pearson
+from msklabel.measure.agreement import bland_altman, icc, pearson
 
 METRICS = (
     "dice",
@@ -23,6 +23,7 @@ METRICS = (
     "hd95_mm",
 )
 KEYS = ["structure", "kind", "side"]
+COMPARED = ("generalised_dice", "dice", "assd_mm")  # between models, as Huysmans et al. 2023, 2.4
 FEWEST_DIFFERENCES = 6  # with five, the smallest two-sided p of Wilcoxon's test is 0.0625
 
 
@@ -53,7 +54,7 @@ def empty_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def volume_agreement(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pearson's correlation and ICC(A,1) of true and predicted volumes of each structure, over scans.
+    """Pearson's correlation, ICC(A,1) and Bland-Altman of true and predicted volumes of each structure, over scans.
 
     A structure that both agree is not in a scan would count as a perfect pair of zeros: such scans are left out.
     """
@@ -62,14 +63,19 @@ def volume_agreement(rows: pd.DataFrame) -> pd.DataFrame:
         group = everything[everything["state"] != "absent"]
         r = pearson(group["truth_cm3"], group["predicted_cm3"])
         agreement = icc(group[["truth_cm3", "predicted_cm3"]].to_numpy(float))
-        intervals = [r.value, r.lower, r.upper, agreement.value, agreement.lower, agreement.upper]
-        found.append([*key, len(group), *intervals, r.note or agreement.note])
-    names = ["volume_r", "volume_r_lower", "volume_r_upper", "volume_icc", "volume_icc_lower", "volume_icc_upper"]
+        off = bland_altman(group["truth_cm3"], group["predicted_cm3"])
+        intervals = [n for one in (r, agreement) for n in (one.value, one.lower, one.upper)]
+        limits = [off.bias.value, off.bias.lower, off.bias.upper, off.lower.value, off.upper.value]
+        found.append([*key, len(group), *intervals, *limits, r.note or agreement.note])
+    names = [f"volume_{what}{end}" for what in ("r", "icc") for end in ("", "_lower", "_upper")]
+    names += ["bias_cm3", "bias_lower_cm3", "bias_upper_cm3", "lower_limit_cm3", "upper_limit_cm3"]
     return pd.DataFrame(found, columns=[*KEYS, "cases", *names, "note"])
 
 
 def rater_agreement(volumes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """ICC(A,1) of volumes between all raters at once (two annotators and a model, say).
+
+    Scans where no rater has the structure are left out, as in :func:`volume_agreement`.
 
     Args:
         volumes: For each rater, columns ``scan``, the keys and ``cm3``.
@@ -82,15 +88,18 @@ def rater_agreement(volumes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         raise ValueError("at least one rater is needed")
     found = []
     for key, group in joined.groupby(level=KEYS, sort=False):
-        agreement = icc(group.to_numpy(float))
+        table = group.to_numpy(float)
+        agreement = icc(table[(table > 0).any(axis=1)])
         estimate = [agreement.value, agreement.lower, agreement.upper]
         found.append([*key, agreement.cases, len(volumes), *estimate, agreement.note])
     return pd.DataFrame(found, columns=[*KEYS, "cases", "raters", "icc", "icc_lower", "icc_upper", "note"])
 
 
 def compare_models(first: pd.DataFrame, second: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
-    """Wilcoxon's signed-rank test of two models on the same scans (Huysmans et al. 2023, 2.4), Holm over structures.
+    """Wilcoxon's signed-rank test of two models on the same scans (Huysmans et al. 2023, 2.4).
 
+    Holm's adjustment is over the structures of one kind and side, which are one family: labels of both sides together,
+    of the left, of the right, and groups likewise; a muscle, its left half and its group say the same three times.
     Scans where both have the same value say nothing (``zero_method="wilcox"``). With fewer than six that differ no p
     is given: none could be below 0.05.
 
@@ -127,7 +136,10 @@ def compare_models(first: pd.DataFrame, second: pd.DataFrame, metric: str = "dic
     names = ["mean_first", "mean_second", "median_first", "median_second", "statistic", "p", "note"]
     table = pd.DataFrame(found, columns=[*KEYS, "cases", *names])
     table.insert(len(KEYS), "metric", metric)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(float)))
+    p, adjusted = table["p"].to_numpy(float), np.full(len(table), np.nan)
+    for family in table.groupby(["kind", "side"]).indices.values():
+        adjusted[family] = holm(p[family])
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", adjusted)
     return table
 
 

@@ -132,7 +132,7 @@ def overlays(
     low, high = (0.0, 1.0) if image is None else _window(image, system)
     image = None if image is None else image[around]
     shape = next(iter(maps.values())).shape
-    height = 3.6 * min(1.6, max(0.5, edge_ratio * shape[1] / shape[0]))
+    height = 3.6 * min(1.6, max(0.25, edge_ratio * shape[1] / shape[0]))
     figure = Figure(figsize=(3.6 * panels, height + 1.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, panels))
     captions: list[str | None] = [*([None] if image is not None else []), *maps]
@@ -178,7 +178,8 @@ def map_figure(
 ) -> Figure:
     """One slice of a map of numbers, grey where it is NaN; shape (X, Y), right and anterior growing."""
     array = array[_frame(np.isfinite(array))]
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    height = 5.5 * min(1.2, max(0.3, edge_ratio * array.shape[1] / array.shape[0]))
+    figure = Figure(figsize=(7, height + 0.6), layout="constrained")
     axes = figure.subplots()
     shades = matplotlib.colormaps[colours].with_extremes(bad=_NOTHING)
     drawn = axes.imshow(array.T, cmap=shades, origin="lower", vmin=limits[0], vmax=limits[1], aspect=edge_ratio)
