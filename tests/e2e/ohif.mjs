@@ -1,5 +1,7 @@
-// An annotator in OHIF: opens the next scan, has it segmented, draws with the brush, submits. Says what the screen held.
-//   node ohif.mjs '{"playwright": DIR, "chromium": FILE, "url": URL, "user": .., "token": .., "pictures": DIR, "label": 2}'
+// An annotator in OHIF: opens the next scan, stops a segmentation, has it segmented, draws, erases, fills by threshold,
+// submits. Says what the screen held.
+//   node ohif.mjs '{"playwright": DIR, "chromium": FILE, "url": URL, "user": .., "token": .., "pictures": DIR,
+//                  "drawn": 2, "filled": 5}'
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 
@@ -33,17 +35,38 @@ async function nextScan(page) {
   return page.locator('#msklabel[data-ready]').getAttribute('data-ready');
 }
 
-async function draw(page) {
-  await page.click(`[data-index="${options.label}"]`);
-  await page.click('[data-cy="Brush-btn"], [data-cy="Brush"]');
-  const canvas = await page.locator('[data-cy="viewport-pane"] canvas').first().boundingBox();
-  const at = (x, y) => [canvas.x + canvas.width * x, canvas.y + canvas.height * y];
-  await page.mouse.move(...at(0.42, 0.5));
-  await page.mouse.down();
-  await page.mouse.move(...at(0.5, 0.52), { steps: 8 });
-  await page.mouse.move(...at(0.58, 0.5), { steps: 8 });
-  await page.mouse.up();
+// Press Stop as soon as the server works on it; where it was done before that, once more.
+async function stop(page) {
+  for (let times = 0; times < 5; times++) {
+    const sent = page.waitForRequest(/viewer\/segment/);
+    await page.click('#msk-segment:not([disabled])');
+    await sent;
+    await page.evaluate(() => document.querySelector('#msk-cancel')?.click());
+    const said = page.locator('#msk-said', { hasText: /Stopped|draft/ });
+    await said.waitFor();
+    if ((await said.textContent()).includes('Stopped')) return said.textContent();
+  }
+  throw new Error('the server was always faster than the annotator');
 }
+
+// Move one of OHIF's tools, or the one in hand, over the picture; places are fractions of its width and height.
+async function stroke(page, tool, ...places) {
+  if (tool) await page.click(`[data-cy="${tool}-btn"], [data-cy="${tool}"]`);
+  const canvas = await page.locator('[data-cy="viewport-pane"] canvas').first().boundingBox();
+  const [first, ...others] = places.map(([x, y]) => [canvas.x + canvas.width * x, canvas.y + canvas.height * y]);
+  await page.mouse.move(...first);
+  await page.mouse.down();
+  for (const place of others) await page.mouse.move(...place, { steps: 8 });
+  await page.mouse.up();
+  return page.evaluate(onScreen);
+}
+
+// Between which values of the image the threshold tool fills.
+const thresholds = () => {
+  const tools = window.cornerstoneTools.ToolGroupManager.getAllToolGroups();
+  const used = tools.map(group => group.getToolInstance('ThresholdCircularBrush')).find(Boolean);
+  return used.configuration.threshold.range;
+};
 
 const flags = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking'];
 flags.push('--disable-component-update', '--disable-sync');
@@ -59,12 +82,20 @@ try {
   said.image = await nextScan(page);
   said.why = await page.locator('#msk-why').textContent();
   await picture('1-next-scan');
+  said.stopped = await stop(page);
+  said.empty = await page.evaluate(onScreen);
   await page.click('#msk-segment:not([disabled])');
   await page.locator('#msk-said', { hasText: 'draft' }).waitFor();
   said.draft = await page.evaluate(onScreen);
   await picture('2-segmented');
-  await draw(page);
-  said.drawn = await page.evaluate(onScreen);
+  await page.click(`[data-index="${options.drawn}"]`);
+  said.drawn = await stroke(page, 'Brush', [0.42, 0.5], [0.5, 0.52], [0.58, 0.5]);
+  said.erased = await stroke(page, 'Eraser', [0.2, 0.5], [0.3, 0.48]);
+  await page.click(`[data-index="${options.filled}"]`);
+  await page.click('[data-cy="Threshold-btn"], [data-cy="Threshold"]');
+  await page.getByText('Range', { exact: true }).click(); // instead of what is under the pointer
+  said.filled = await stroke(page, null, [0.64, 0.5], [0.72, 0.5]);
+  said.range = await page.evaluate(thresholds);
   await picture('3-drawn');
   await page.click('#msk-submit:not([disabled])');
   await page.locator('#msk-said', { hasText: 'Stored as version' }).waitFor();

@@ -18,13 +18,13 @@ from orthanc import needs_orthanc, orthanc, upload
 
 from msklabel.catalogue import load_catalogue
 from msklabel.imaging.dicom import series_files
-from msklabel.imaging.read import read_labels
+from msklabel.imaging.read import read_labels, read_scan
 from msklabel.store.pacs import Pacs
 from msklabel_phantoms.write import generate
 
 pytestmark = [needs_orthanc, needs_browser, pytest.mark.timeout(400)]
 LABELS = load_catalogue()[SYSTEM].labels
-DRAWN = "trabecular_bone"
+DRAWN, FILLED = LABELS["trabecular_bone"].index, LABELS["muscle"].index
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def session(hospital: tuple[Site, Pacs, dict[str, Path]], tmp_path_factory: pyte
     kept = pictures(tmp_path_factory.mktemp("pictures"))
     who = {"url": hospital[0].url, "user": "anna", "token": ANNOTATOR_TOKEN}
     answer = tmp_path_factory.mktemp("answer") / "said.json"
-    return drive("ohif.mjs", 300, answer, **who, pictures=str(kept), label=LABELS[DRAWN].index)
+    return drive("ohif.mjs", 300, answer, **who, pictures=str(kept), drawn=DRAWN, filled=FILLED)
 
 
 def screen(session: dict[str, Any], moment: str, folder: Path) -> np.ndarray:
@@ -69,20 +69,44 @@ def screen(session: dict[str, Any], moment: str, folder: Path) -> np.ndarray:
     return np.stack([plane.reshape(shape).T for plane in planes], axis=2)
 
 
+def test_a_segmentation_that_was_stopped_left_nothing(session: dict[str, Any], hospital: tuple) -> None:
+    assert session["stopped"] == "Stopped."
+    assert not screen(session, "empty", hospital[2][session["image"]]).any()
+
+
 def test_the_brush_changed_the_draft(session: dict[str, Any], hospital: tuple) -> None:
     folder = hospital[2][session["image"]]
     draft, drawn = screen(session, "draft", folder), screen(session, "drawn", folder)
     assert len(np.unique(draft)) > 4
     changed = drawn != draft
     assert 5 < changed.sum() < 2000
-    assert (drawn[changed] == LABELS[DRAWN].index).all()
+    assert (drawn[changed] == DRAWN).all()
+
+
+def test_the_eraser_took_labels_away(session: dict[str, Any], hospital: tuple) -> None:
+    folder = hospital[2][session["image"]]
+    before, after = screen(session, "drawn", folder), screen(session, "erased", folder)
+    changed = after != before
+    assert 5 < changed.sum() < 2000
+    assert not after[changed].any()
+
+
+def test_the_threshold_filled_what_is_between_its_values(session: dict[str, Any], hospital: tuple) -> None:
+    folder = hospital[2][session["image"]]
+    before, after = screen(session, "erased", folder), screen(session, "filled", folder)
+    changed = after != before
+    assert 5 < changed.sum() < 2000
+    assert (after[changed] == FILLED).all()
+    lower, upper = session["range"]
+    hu = read_scan(folder).array[0][changed]
+    assert lower <= hu.min() <= hu.max() <= upper
 
 
 def test_the_store_holds_what_the_screen_showed(session: dict[str, Any], hospital: tuple, tmp_path: Path) -> None:
     ours, _, folders = hospital
     answer = ours.ask("GET", f"/datastore/label?label={session['image']}&tag=final")
     (tmp_path / "label.nii.gz").write_bytes(answer.content)
-    shown = screen(session, "drawn", folders[session["image"]])
+    shown = screen(session, "filled", folders[session["image"]])
     np.testing.assert_array_equal(read_labels(tmp_path / "label.nii.gz").array, shown)
     info = ours.ask("GET", "/datastore/?output=all").json()["objects"][session["image"]]["labels"]["final"]["info"]
     assert (info["system"], info["author"], info["state"]) == (SYSTEM, "anna", "submitted")
@@ -100,7 +124,7 @@ def test_the_pacs_holds_the_same_voxels_and_codes(session: dict[str, Any], hospi
     frames = segmentation.get_pixels_by_source_instance(
         uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
     )
-    shown = screen(session, "drawn", folders[session["image"]]).transpose(2, 1, 0)
+    shown = screen(session, "filled", folders[session["image"]]).transpose(2, 1, 0)
     codes = {label.code: label.index for label in LABELS.values()}
     seen = set()
     for number in segmentation.segment_numbers:

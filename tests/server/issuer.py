@@ -38,14 +38,23 @@ class Issuer:
     kid: str = "first"
 
     def claims(self, name: str, **other: Any) -> dict[str, Any]:
-        """What a token says of a user."""
+        """What an access token says of a user."""
         now = int(time.time())
-        known = {"iss": self.url, "aud": CLIENT, "sub": f"id-of-{name}", "preferred_username": name}
+        known = {"iss": self.url, "aud": CLIENT, "sub": f"id-of-{name}", "preferred_username": name, "typ": "Bearer"}
         return {**known, "iat": now, "exp": now + 300, "realm_access": {"roles": self.people[name][1]}, **other}
 
-    def token(self, claims: dict[str, Any], key: Any = None, algorithm: str = "RS256", kid: str = "") -> str:
+    def id_claims(self, name: str, **other: Any) -> dict[str, Any]:
+        """What an ID token says: no roles, as Keycloak has it."""
+        claims = self.claims(name, typ="ID", at_hash="x", **other)
+        del claims["realm_access"]
+        return claims
+
+    def token(
+        self, claims: dict[str, Any], key: Any = None, algorithm: str = "RS256", kid: str = "", typ: str = "JWT"
+    ) -> str:
         """Sign."""
-        return jwt.encode(claims, key or self.key, algorithm=algorithm, headers={"kid": kid or self.kid})
+        headers = {"kid": kid or self.kid, "typ": typ}
+        return jwt.encode(claims, key or self.key, algorithm=algorithm, headers=headers)
 
     def keys(self) -> dict[str, Any]:
         """As published."""
@@ -65,8 +74,7 @@ class Issuer:
         digest = hashlib.sha256(form["code_verifier"].encode()).digest()
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != asked["code_challenge"]:
             return None
-        identity = self.claims(asked["name"], nonce=asked["nonce"])
-        del identity["realm_access"]  # as Keycloak has it
+        identity = self.id_claims(asked["name"], nonce=asked["nonce"])
         return {"id_token": self.token(identity), "access_token": self.token(self.claims(asked["name"]))}
 
 

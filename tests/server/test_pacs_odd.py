@@ -14,10 +14,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_samples import OBLIQUE, radiograph, series
+import SimpleITK as sitk
+from dicom_samples import OBLIQUE, enhanced, radiograph, series
+from highdicom.frame import encode_frame
 from live import Site, start, wait_for
 from orthanc import needs_orthanc, orthanc, upload
-from pydicom.uid import RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from msklabel.catalogue import load_catalogue
 from msklabel.imaging.dicom import series_files
@@ -39,8 +42,12 @@ REFUSED = {
     "notavolume": "same position",
     "sliceincrement": "mm apart",
     "sliceorientation": "orientations",
+    "enhanced_uneven": "no regular stack",
+    "enhanced_tilted": "gantry was tilted",
 }
-RIGHT = ("plain", "oblique", "rle", "script", "radiograph")
+COMPRESSED = ("rle", "jpeg", "jpegls", "jpeg2000")
+ENHANCED = ("enhanced_ct", "enhanced_mr", "enhanced_down")
+RIGHT = ("plain", "oblique", *COMPRESSED, *ENHANCED, "script", "radiograph")
 
 
 def changed(folder: Path, change: Any) -> None:
@@ -72,6 +79,23 @@ def write_odd(folder: Path) -> None:
         image.compress(RLELossless)
         image.save_as(file)
 
+    def in_jpeg(number: int, image: pydicom.Dataset, file: Path) -> None:
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(folder / "jpeg.dcm"))
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")  # lossless, process 14, for 16 bits
+        writer.Execute(sitk.GetImageFromArray(image.pixel_array))
+        written = pydicom.dcmread(folder / "jpeg.dcm")
+        (folder / "jpeg.dcm").unlink()
+        packed_as(image, written.PixelData, written.file_meta.TransferSyntaxUID, file)
+
+    def encoded(syntax: str) -> Any:
+        def encode(number: int, image: pydicom.Dataset, file: Path) -> None:
+            frame = encode_frame(image.pixel_array, syntax, 16, 16, "MONOCHROME2")
+            packed_as(image, encapsulate([frame]), syntax, file)
+
+        return encode
+
     def named(number: int, image: pydicom.Dataset, file: Path) -> None:
         image.PatientName, image.SeriesDescription = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>"
         image.add_new((0x0009, 0x0010), "LO", "A VENDOR")
@@ -89,14 +113,36 @@ def write_odd(folder: Path) -> None:
     series(folder / "oblique", modality="MR", orientation=OBLIQUE)
     series(folder / "missing")
     (folder / "missing" / "0003.dcm").unlink()
-    for name, change in {"double": moved, "localizer": turned, "sizes": larger, "rle": packed}.items():
+    changes = {"double": moved, "localizer": turned, "sizes": larger, "rle": packed, "jpeg": in_jpeg}
+    changes |= {"jpegls": encoded(JPEGLSLossless), "jpeg2000": encoded(JPEG2000Lossless)}
+    for name, change in changes.items():
         series(folder / name)
         changed(folder / name, change)
+    write_enhanced(folder)
     for name, change in {"script": named, "colour": coloured}.items():
         series(folder / name)
         changed(folder / name, change)
     (folder / "radiograph").mkdir()
     radiograph(folder / "radiograph" / "cr.dcm")
+
+
+def packed_as(image: pydicom.Dataset, pixels: bytes, syntax: str, file: Path) -> None:
+    """Write an image with pixels that were compressed."""
+    image.PixelData, image.file_meta.TransferSyntaxUID = pixels, syntax
+    image["PixelData"].is_undefined_length = True
+    image.save_as(file)
+
+
+def write_enhanced(folder: Path) -> None:
+    """Multi-frame images: regular ones in either direction, and ones that are none."""
+    enhanced(folder / "enhanced_ct" / "image.dcm")
+    enhanced(folder / "enhanced_mr" / "image.dcm", modality="MR", orientation=OBLIQUE)
+    enhanced(folder / "enhanced_down" / "image.dcm", order=range(6)[::-1])
+    enhanced(folder / "enhanced_uneven" / "image.dcm", order=(0, 2, 1, 3, 4, 5))
+    tilted = enhanced(folder / "enhanced_tilted" / "image.dcm")
+    for number, own in enumerate(tilted.PerFrameFunctionalGroupsSequence):
+        own.PlanePositionSequence[0].ImagePositionPatient[1] += 0.5 * number
+    tilted.save_as(folder / "enhanced_tilted" / "image.dcm")
 
 
 def copy_real(folder: Path) -> None:

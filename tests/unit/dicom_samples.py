@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 CR = "1.2.840.10008.5.1.4.1.1.1"
+ENHANCED = {"CT": "1.2.840.10008.5.1.4.1.1.2.1", "MR": "1.2.840.10008.5.1.4.1.1.4.1"}
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _C, _S = np.cos(0.3), np.sin(0.3)
 OBLIQUE = (_C, _S, 0.0, -_S * _C, _C * _C, _S)
@@ -55,6 +56,52 @@ def series(
         image.save_as(folder / f"{shape[2] - number:04d}.dcm", write_like_original=False)
         made.append(image)
     return made
+
+
+def enhanced(
+    file: Path,
+    shape: tuple[int, int, int] = (20, 16, 6),
+    modality: str = "CT",
+    orientation: Sequence[float] = STRAIGHT,
+    spacing_mm: tuple[float, float, float] = (0.8, 0.9, 3.0),
+    order: Sequence[int] = (),
+    array: np.ndarray | None = None,
+) -> FileDataset:
+    """Write one multi-frame image (PS3.3 A.38, A.36).
+
+    Args:
+        file: Of the image.
+        shape: Columns, rows, slices.
+        order: Slice of each frame, counted along the normal; by default as they come.
+        array: Stored values, axes (column, row, slice); noise by default.
+    """
+    values = np.random.default_rng(0).integers(900, 1200, shape) if array is None else array
+    order = list(order) or list(range(shape[2]))
+    image = _image(ENHANCED[modality], modality, values[..., order[0]], "P1", generate_uid(), generate_uid())
+    image.NumberOfFrames, image.FrameOfReferenceUID, image.InstanceNumber = len(order), generate_uid(), 1
+    image.SeriesDescription, image.ImageType = "enhanced", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    measures, plane, scale, shared = (pydicom.Dataset() for _ in range(4))
+    measures.PixelSpacing, measures.SliceThickness = [spacing_mm[1], spacing_mm[0]], spacing_mm[2]
+    plane.ImageOrientationPatient = [float(v) for v in orientation]
+    scale.RescaleIntercept, scale.RescaleSlope, scale.RescaleType = (-1024 if modality == "CT" else 0), 1, "HU"
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    shared.PixelValueTransformationSequence = [scale]
+    image.SharedFunctionalGroupsSequence = [shared]
+    cosines = np.array(orientation).reshape(2, 3)
+    normal = np.cross(cosines[0], cosines[1])
+    groups = []
+    for number in order:
+        own, position = pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = [
+            float(v) for v in np.array([-30.0, -20.0, 50.0]) + number * spacing_mm[2] * normal
+        ]
+        own.PlanePositionSequence = [position]
+        groups.append(own)
+    image.PerFrameFunctionalGroupsSequence = groups
+    image.PixelData = np.ascontiguousarray(values[..., order].T.astype(np.uint16)).tobytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save_as(file, write_like_original=False)
+    return image
 
 
 def radiograph(file: Path, shape: tuple[int, int] = (40, 30), patient: str = "P1") -> FileDataset:

@@ -11,6 +11,7 @@ from dicom_samples import OBLIQUE, radiograph, series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
+from starlette.responses import Response
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.preview import preview_png
@@ -125,7 +126,7 @@ def test_fetched_files_and_ours_are_served_and_nothing_else(tmp_path: Path) -> N
 
 def test_a_session_lasts_while_it_is_used() -> None:
     now = [0.0]
-    sessions = WebSessions(60, lambda: now[0])
+    sessions = WebSessions(60, 1000, lambda: now[0])
     key = sessions.open(User("anna", "annotator"))
     for _ in range(4):
         now[0] += 50
@@ -134,8 +135,25 @@ def test_a_session_lasts_while_it_is_used() -> None:
     assert sessions.user(f"{COOKIE}={key}") is None
 
 
+def test_a_session_ends_however_much_it_is_used() -> None:
+    now = [0.0]
+    sessions = WebSessions(60, 130, lambda: now[0])
+    key = sessions.open(User("anna", "annotator"))
+    for _ in range(2):
+        now[0] += 50
+        assert sessions.user(f"{COOKIE}={key}") == User("anna", "annotator")
+    now[0] += 31
+    assert sessions.user(f"{COOKIE}={key}") is None
+
+
+def test_the_browser_keeps_its_cookie_as_long_as_a_session_that_is_used() -> None:
+    sessions, response = WebSessions(60, 1000), Response()
+    sessions.set_cookie(response, sessions.open(User("anna", "annotator")), secure=True)
+    assert "Max-Age=1000;" in response.headers["set-cookie"]
+
+
 def test_a_closed_session_and_a_guessed_one_are_nobodys() -> None:
-    sessions = WebSessions(60)
+    sessions = WebSessions(60, 1000)
     key = sessions.open(User("anna", "annotator"))
     assert sessions.user(f"{COOKIE}={key}x") is None
     assert sessions.user("") is None

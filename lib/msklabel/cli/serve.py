@@ -23,6 +23,9 @@ def serve(
     openid_client: Annotated[str, typer.Option(help="Name of this server at the issuer.")] = "msklabel",
     openid_secret_file: Annotated[Path | None, typer.Option(help="File with the secret of this server there.")] = None,
     openid_roles: Annotated[str, typer.Option(help="Claim that lists a user's roles.")] = "realm_access.roles",
+    session_days: Annotated[
+        float, typer.Option(min=0.01, max=365, help="Days after which a browser has to sign in anew, used or not.")
+    ] = 7,
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(help="Address of a reverse proxy whose word on the client's address counts.")
     ] = None,
@@ -41,6 +44,7 @@ def serve(
         openid_client=openid_client,
         openid_secret_file=openid_secret_file,
         openid_roles=openid_roles,
+        session_at_most_s=session_days * 24 * 3600,
     )
     given = dict(pair.split("=", 1) for pair in conf or ())
     run(str(app_folder()), studies, {**given, **({"models": models} if models else {})}, settings)

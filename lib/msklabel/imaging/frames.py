@@ -14,6 +14,8 @@ from msklabel.imaging.scan import ImageError
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TOLERANCE_VOXELS = 0.05
+_STANDING_MM = 1e-3
+_SHEAR_FRACTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def source_grid(sources: Sequence[pydicom.Dataset]) -> SourceGrid:
             image; or one projection image.
 
     Raises:
-        ImageError: If the frames of a multi-frame image are no regular stack.
+        ImageError: If the frames of a multi-frame image are no regular, rectangular stack.
     """
     first = sources[0]
     frames = places_of(first) if len(sources) == 1 else [place for source in sources for place in places_of(source)]
@@ -67,6 +69,7 @@ def source_grid(sources: Sequence[pydicom.Dataset]) -> SourceGrid:
         expected = np.column_stack([affine[:3, :2], affine[:3, 3] + number * affine[:3, 2]])
         if np.abs(frame.affine[:3] - expected).max() > _TOLERANCE_VOXELS * np.linalg.norm(affine[:3, 0]):
             raise ImageError("the frames of this image are no regular stack in the order of the file")
+    _require_rectangular(affine)
     return SourceGrid(shape, affine, instances)
 
 
@@ -115,6 +118,17 @@ def voxels_under(place: FramePlace, columns: NDArray[np.intp], rows: NDArray[np.
     if (voxels < 0).any() or (voxels >= np.array(grid.shape)[:, None]).any():
         raise ImageError("the segmentation reaches beyond the image")
     return voxels
+
+
+def _require_rectangular(affine: Affine) -> None:
+    step_mm = affine[:3, 2]
+    if np.linalg.norm(step_mm) < _STANDING_MM:
+        raise ImageError("the frames of this image all lie in the same place")
+    cross = np.cross(affine[:3, 0], affine[:3, 1])
+    normal = cross / np.linalg.norm(cross)
+    gap_mm = step_mm @ normal
+    if np.linalg.norm(step_mm - gap_mm * normal) > _SHEAR_FRACTION * abs(gap_mm):
+        raise ImageError("the gantry was tilted, so the frames do not make a rectangular volume")
 
 
 def _normal(image: pydicom.Dataset, affine: Affine) -> NDArray[np.float64]:

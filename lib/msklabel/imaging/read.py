@@ -13,6 +13,8 @@ import SimpleITK as sitk
 
 from msklabel.imaging.dicom import series_files
 from msklabel.imaging.geometry import from_lps
+from msklabel.imaging.multiframe import stack_affine
+from msklabel.imaging.names import SUFFIXES
 from msklabel.imaging.nifti import require_whole
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
@@ -25,6 +27,7 @@ _FACTS = {
     "0020|000d": "StudyInstanceUID",
     "0020|000e": "SeriesInstanceUID",
 }
+_NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
@@ -48,8 +51,11 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
         return read_radiograph(files[0], spacing_mm)
     if spacing_mm is not None:
         raise ImageError(f"{path.name}: spacing_mm is for radiographs; other scans carry their own geometry")
+    may_have_frames = len(files) == 1 and (path.is_dir() or not path.name.lower().endswith(_NOT_DICOM))
+    placed = stack_affine(files[0]) if may_have_frames else None
     image = _load(path, files)
     array, affine = _unpack(image, path)
+    affine = affine if placed is None else placed
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
     facts = {name: image.GetMetaData(tag).strip() for tag, name in _FACTS.items() if image.HasMetaDataKey(tag)}

@@ -80,7 +80,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         app=app,
         settings=settings,
         users=users,
-        web_sessions=WebSessions(settings.session_s),
+        web_sessions=WebSessions(settings.session_s, settings.session_at_most_s),
         grants=ImageGrants(settings.image_grant_s),
         inferences=inferences,
         jobs=jobs,

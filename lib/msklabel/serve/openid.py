@@ -2,7 +2,8 @@
 
 OpenID Connect Core 1.0: the authorization code flow with PKCE (RFC 7636) for browsers, and the access token as bearer
 for 3D Slicer. Of every token the signature is checked with the issuer's published keys, by algorithms with a public key
-only, and issuer, audience and times as well. The role is the highest of ours among those that the token names.
+only, and issuer, audience, times and kind as well: an ID token is no access token (RFC 8725, 3.12). The role is the
+highest of ours among those that the token names.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _TIMEOUT_S = 5.0
 _KEYS_S, _RETRY_S = 3600.0, 30.0
 _PENDING_S, _MOST_PENDING = 600.0, 1000
 _PREFIX = "msklabel-"
+_ACCESS_HEADERS = ("at+jwt", "application/at+jwt")  # RFC 9068, 2.1
+_ID_CLAIMS = frozenset({"nonce", "at_hash", "c_hash"})  # OpenID Connect Core 1.0, 2 and 3.3.2.11
 
 
 class NotSignedIn(UserError):
@@ -161,11 +164,11 @@ class OpenId:
         """Whose access token it is.
 
         Raises:
-            NotSignedIn: If it is not valid.
+            NotSignedIn: If it is not valid, or no access token.
             Forbidden: If the user has no role here.
             Unreachable: If the issuer's keys cannot be had.
         """
-        return self._user(self._claims(token))
+        return self._user(self._access_claims(token))
 
     def _claims(self, token: str) -> dict[str, Any]:
         """What a token says, once it is known to be right."""
@@ -188,11 +191,18 @@ class OpenId:
             raise NotSignedIn("the token is not valid") from error
         return claims
 
+    def _access_claims(self, token: str) -> dict[str, Any]:
+        """The same of an access token."""
+        claims = self._claims(token)
+        if not is_access_token(jwt.get_unverified_header(token), claims):
+            raise NotSignedIn("this is no access token; an ID token or another one does not sign in")
+        return claims
+
     def _user(self, claims: Mapping[str, Any], access_token: str = "") -> User:
         name = str(claims.get("preferred_username") or claims["sub"])
         said = _roles(claims, self.options.roles)
         if not said and access_token:  # Keycloak names roles in the access token only, unless told otherwise
-            other = self._claims(access_token)
+            other = self._access_claims(access_token)
             said = _roles(other, self.options.roles) if other["sub"] == claims["sub"] else set()
         held = [role for role in ROLES if role in said]
         if not held:
@@ -251,6 +261,27 @@ class OpenId:
         if answer.status_code != 200:
             raise NotSignedIn("the server that signs people in does not know this user and password, or this code")
         return given
+
+
+def is_access_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
+    """Whether a valid token was made to be shown to servers.
+
+    The header says so where the issuer follows RFC 9068. Keycloak says it in the claim ``typ``: ``Bearer``, beside
+    ``ID``, ``Refresh`` and ``Logout``; before its version 25 all of them had a ``nonce``. Of other issuers it is known
+    by its ``scope`` (RFC 9068, 2.2.3) and by what only ID tokens have.
+
+    Args:
+        header: Of the token.
+        claims: Its content.
+    """
+    said = str(header.get("typ") or "JWT").lower()
+    if said in _ACCESS_HEADERS:
+        return True
+    if said != "jwt":
+        return False
+    if "typ" in claims:
+        return str(claims["typ"]).lower() == "bearer"
+    return bool(claims.get("scope") or claims.get("scp")) and not _ID_CLAIMS & claims.keys()
 
 
 def _roles(claims: Mapping[str, Any], path: str) -> set[str]:

@@ -28,6 +28,7 @@ class ServeSettings:
         trusted_proxies: Addresses of reverse proxies whose word on the client's address counts.
         image_grant_s: Seconds for which the client that was given a scan may fetch it without its token.
         session_s: Seconds for which a browser stays signed in without being used.
+        session_at_most_s: Seconds after which everybody signs in anew, however much the browser is used.
         max_waiting_inferences: More are refused with 429.
         scoring_delay_s: Seconds without other work before scans are scored in the background; 0 for never.
         exchange_pause_s: Seconds between two looks for new segmentations in the PACS.
@@ -50,6 +51,7 @@ class ServeSettings:
     trusted_proxies: tuple[str, ...] = ()
     image_grant_s: float = 900.0
     session_s: float = 12 * 3600.0
+    session_at_most_s: float = 7 * 24 * 3600.0
     max_waiting_inferences: int = 64
     scoring_delay_s: float = 60.0
     prefetch_scans: int = 2

@@ -26,19 +26,22 @@ class WebSessions:
 
     Args:
         seconds: How long a session lasts from its last use.
+        at_most_s: How long it lasts from its beginning, however much it is used: the role that somebody had then, or
+            a cookie that was taken, does not last for good.
         clock: Seconds from any beginning.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = seconds, clock
+    def __init__(self, seconds: float, at_most_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._at_most_s, self._clock = seconds, at_most_s, clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[bytes, tuple[User, float]] = OrderedDict()
+        self._open: OrderedDict[bytes, tuple[User, float, float]] = OrderedDict()  # until when, and at most
 
     def open(self, user: User) -> str:
         """Sign a user in; returns what the cookie holds."""
         key = secrets.token_urlsafe(32)
         with self._lock:
-            self._open[_digest(key)] = user, self._clock() + self._seconds
+            end = self._clock() + self._at_most_s
+            self._open[_digest(key)] = user, self._until(end), end
             while len(self._open) > _MOST:
                 self._open.popitem(last=False)
         return key
@@ -47,13 +50,16 @@ class WebSessions:
         """Whose session the header ``Cookie`` names; None for nobody's."""
         digest = _digest(_read(cookies))
         with self._lock:
-            user, until = self._open.get(digest, (None, 0.0))
+            user, until, end = self._open.get(digest, (None, 0.0, 0.0))
             if user is None or until < self._clock():
                 self._open.pop(digest, None)
                 return None
-            self._open[digest] = user, self._clock() + self._seconds
+            self._open[digest] = user, self._until(end), end
             self._open.move_to_end(digest)
             return user
+
+    def _until(self, end: float) -> float:
+        return min(end, self._clock() + self._seconds)
 
     def close(self, cookies: str) -> None:
         """Sign out."""
@@ -68,7 +74,7 @@ class WebSessions:
             key: From :meth:`open`; empty takes the cookie away.
             secure: Whether the browser came by HTTPS, so that it must not send the cookie otherwise.
         """
-        age = int(self._seconds) if key else 0
+        age = int(self._at_most_s) if key else 0  # whether it was used in time, the server knows
         response.set_cookie(COOKIE, key, max_age=age, path="/", secure=secure, httponly=True, samesite="lax")
 
 

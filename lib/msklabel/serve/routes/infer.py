@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pydicom
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
@@ -19,6 +20,7 @@ from requests_toolbelt import MultipartEncoder
 
 from msklabel.errors import UserError
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
+from msklabel.serve.dicom_seg import dicom_sources, segmentation_file
 from msklabel.serve.errors import ClientGone, Forbidden
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import INFER, check_known, choose_options
@@ -30,7 +32,7 @@ router = APIRouter(prefix="/infer", tags=["Infer"])
 
 
 class Output(str, Enum):
-    """What an inference answers: params and image in one form, or one of them alone."""
+    """What an inference answers: params and image in one form, one of them alone, or the image as DICOM SEG."""
 
     all = "all"
     image = "image"
@@ -50,8 +52,6 @@ async def infer(
 ) -> Response:
     models = (await ctx.info.get())["models"]
     check_known(model, models, "model")
-    if output is Output.dicom_seg:
-        raise UserError("output dicom_seg: submit the label; the PACS, where there is one, then holds it")
     async with _form(request, ctx) as form:
         options = choose_options(form.json("params"), INFER, models[model].get("config") or {})
         if options.get("save_label") and not user.may("annotator"):
@@ -59,11 +59,14 @@ async def infer(
         holder = holder_of(request, ctx, user, options.get("client_id"))
         await run_in_threadpool(renew_lease, ctx, holder, image)
         work = {**options, "model": model, **await run_in_threadpool(_input, ctx, form, image, session_id)}
+        sources = await run_in_threadpool(_sources, ctx, work) if output is Output.dicom_seg else []
         ctx.prefetch.answered(options)
         ready = await run_in_threadpool(ctx.app.ready, work)
         result = ready or await _finish(request, ctx.inferences.submit(work))
         if options.get("save_label"):
             ctx.info.forget()
+        if output is Output.dicom_seg:
+            return await run_in_threadpool(_segmentation, ctx, result, sources, model, user.name)
         return await run_in_threadpool(_answer, result, output)
 
 
@@ -99,6 +102,29 @@ def _input(ctx: Context, form: Form, image: str, session_id: str) -> dict[str, s
     if label:
         sources["label"] = str(checked_file(label))
     return sources
+
+
+def _sources(ctx: Context, work: Mapping[str, Any]) -> list[pydicom.Dataset]:
+    """The images that a DICOM Segmentation of the result is to refer to, before anybody waits for it.
+
+    Raises:
+        UserError: If the scan is no DICOM series, or the model's labels are of no one system.
+    """
+    if work["model"] not in ctx.store.store.models:
+        raise UserError(f"output dicom_seg: {work['model']} belongs to no system, whose codes the segments would have")
+    return dicom_sources(Path(work.get("image_file") or ctx.store.get_image_uri(work["image"])))
+
+
+def _segmentation(
+    ctx: Context, result: Mapping[str, Any], sources: list[pydicom.Dataset], model: str, author: str
+) -> Response:
+    system = ctx.app.systems[ctx.store.store.models[model]]
+    try:
+        content = segmentation_file(result, sources, system, model, author)
+    finally:
+        discard(result)
+    disposition = {"Content-Disposition": f'attachment; filename="{model}.dcm"'}
+    return Response(content, media_type="application/dicom", headers=disposition)
 
 
 async def _finish(request: Request, future: Future[dict[str, Any]]) -> dict[str, Any]:
