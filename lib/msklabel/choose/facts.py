@@ -128,9 +128,10 @@ class Facts:
     def _current_images(self) -> Pool:
         stamp = self.source.image_stamp()
         if self._images is None or stamp != self._stamp or time.monotonic() - self._read_s > _IMAGES_S:
+            before = self._images
             self._images = _table(sorted(self.source.image_facts(), key=lambda image: image.id), self.systems)
             self._stamp, self._read_s = stamp, time.monotonic()
-            self._readings += 1
+            self._readings += before is None or before.ids != self._images.ids  # else opinions hold on
         return self._images
 
     def _opinion(self, name: str, images: Pool) -> Opinion:

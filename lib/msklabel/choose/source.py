@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msklabel.choose.facts import ImageFacts
-from msklabel.store.core import Store, patient_of
+from msklabel.store.core import Store
 from msklabel.store.scores import ScoreRow
 
 
@@ -21,15 +21,7 @@ class StoreSource:
 
     def image_facts(self) -> list[ImageFacts]:
         """All scans that are there, by id."""
-        return [
-            ImageFacts(
-                image.id,
-                patient_of(image),
-                str(image.info.get("site") or image.site or ""),
-                str(image.info.get("modality") or image.modality or ""),
-            )
-            for image in self.store.all_images()
-        ]
+        return [ImageFacts(*facts) for facts in self.store.image_facts()]
 
     def image_stamp(self) -> object:
         """Changes when an image came or went."""

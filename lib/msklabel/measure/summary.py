@@ -88,8 +88,8 @@ def rater_agreement(volumes: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         raise ValueError("at least one rater is needed")
     found = []
     for key, group in joined.groupby(level=KEYS, sort=False):
-        table = group.to_numpy(float)
-        agreement = icc(table[(table > 0).any(axis=1)])
+        ratings = group.to_numpy(float)
+        agreement = icc(ratings[(ratings > 0).any(axis=1)])
         estimate = [agreement.value, agreement.lower, agreement.upper]
         found.append([*key, agreement.cases, len(volumes), *estimate, agreement.note])
     return pd.DataFrame(found, columns=[*KEYS, "cases", "raters", "icc", "icc_lower", "icc_upper", "note"])

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from json import loads
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from sqlalchemy import select
+from sqlalchemy import String, cast, select
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
@@ -43,6 +44,7 @@ from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
+_NOTHING = "{}"
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ class Store:
         return [
             TrainingPair(
                 image_id=image.id,
-                patient=patient_of(image),
+                patient=patient_of(image.id, image.patient, image.info),
                 locate=partial(self.images.path, image.id),
                 label=self.labels.file(version),
                 sha256=version.sha256,
@@ -266,6 +268,22 @@ class Store:
         self.images.glance()
         with self._database.read() as session:
             return list(session.scalars(select(Image).where(Image.present).order_by(Image.id)))
+
+    def image_facts(self) -> list[tuple[str, str, str, str]]:
+        """Id, patient, site and modality of the images that are there, by id; empty where unknown.
+
+        Read as bare columns: whole objects of ten thousand images take ten times as long.
+        """
+        self.images.glance()
+        query = select(Image.id, Image.patient, Image.site, Image.modality, cast(Image.info, String))
+        with self._database.read() as session:
+            rows = session.execute(query.where(Image.present).order_by(Image.id)).all()
+        facts = []
+        for image_id, patient, site, modality, text in rows:
+            info = {} if text == _NOTHING else loads(text)
+            known = (info.get("site") or site or "", info.get("modality") or modality or "")
+            facts.append((image_id, patient_of(image_id, patient, info), str(known[0]), str(known[1])))
+        return facts
 
     def setting(self, key: str, default: str) -> str:
         """A value that belongs to the whole store."""
@@ -320,12 +338,9 @@ class Store:
             return image.info.get("system")
 
 
-def patient_of(image: Image) -> str:
+def patient_of(image_id: str, patient: str | None, info: Mapping[str, Any]) -> str:
     """The patient by what was noted, else by the file, else each image is taken for a patient of its own."""
-    for key in ("patient", "PatientID"):
-        if noted := image.info.get(key):
-            return str(noted)
-    return image.patient or image.id
+    return str(info.get("patient") or info.get("PatientID") or patient or image_id)
 
 
 def _placed(labels: LabelMap, scan: Grid, locate: Callable[[], Path]) -> LabelMap:
