@@ -17,7 +17,7 @@ from PIL import Image as Picture
 from msklabel.catalogue import load_catalogue
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
-from msklabel.serve.dashboard import curve, quantity_line
+from msklabel.serve.dashboard import curve, quantity_table
 
 EVIL = "<script>alert(1)</script>"
 
@@ -68,14 +68,15 @@ def test_quantities_are_those_that_were_measured(site: Site) -> None:
         return site.ask("GET", "/msk/quantities?image=hip_0").json()[0].get("rows")
 
     muscle = next(row for row in wait_for(measured) if row["structure"] == "muscle" and row["kind"] == "label")
-    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "muscle" in text and "cm³" in text and text)
-    assert f"{muscle['volume_cm3']:.1f} cm³" in page[page.index("muscle") :]
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "<th>cm³</th>" in text and text)
+    assert f"<td>muscle</td><td>{muscle['volume_cm3']:.1f}</td>" in page
 
 
-def test_a_line_of_quantities_has_units() -> None:
-    row = {"structure": "femur_left", "kind": "label", "side": "left", "volume_cm3": 12.34, "mean_hu": None, "n": 3}
-    assert quantity_line(row) == "femur left left 12.3 cm³"
-    assert quantity_line({**row, "kind": "group"}) == ""
+def test_quantities_are_a_table_with_units_of_whole_structures() -> None:
+    whole = {"structure": "femur_left", "kind": "label", "side": "", "volume_cm3": 12.34, "mean_hu": None, "n": 3}
+    rows = [whole, {**whole, "side": "left"}, {**whole, "kind": "group"}]
+    assert quantity_table(rows) == [["structure", "cm³"], ["femur left", "12.3"]]
+    assert quantity_table([]) == []
 
 
 def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> None:

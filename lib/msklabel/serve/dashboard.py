@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -15,8 +15,13 @@ from msklabel.store.schema import Image, LabelVersion, now
 
 _QUEUE, _NEWEST, _VERSIONS = 5, 6, 12
 _JOBS = ("train", "scoring", "batch_infer", "quantities")
-_UNITS = {"_cm3": "cm³", "_cm2": "cm²", "_hu": "HU", "_percent": "%"}
-_VALUES = 3
+_QUANTITIES = {
+    "volume_cm3": "cm³",
+    "area_cm2": "cm²",
+    "mean_hu": "HU",
+    "fat_fraction_percent": "fat %",
+    "volume_asymmetry_percent": "left to right, %",
+}
 _CURVE = (300.0, 90.0, 12.0)  # width, height and margin of the learning curve
 
 
@@ -124,25 +129,32 @@ def _submission(ctx: Context, version: LabelVersion, image: Image) -> dict[str, 
         "state": version.state,
         "when": _when(version.created),
         "warnings": version.warnings,
-        "quantities": [line for row in (measured or {}).get("rows", []) if (line := quantity_line(row))],
+        "quantities": quantity_table((measured or {}).get("rows", [])),
         "unmeasured": "" if measured else (found.error or "") if found else "not measured yet",
         "picture": f"/msk/preview?{urlencode({'image': version.image_id, 'system': version.system})}",
         "open": viewer_link(image),
     }
 
 
-def quantity_line(row: Mapping[str, Any]) -> str:
-    """What was measured of one label, for people: ``muscle 12.3 cm³, 45.6 HU``; empty for a group, or for nothing."""
-    values = [
-        f"{row[key]:.1f} {unit}"
-        for key in row
-        for suffix, unit in _UNITS.items()
-        if key.endswith(suffix) and isinstance(row[key], int | float)
-    ]
-    if row.get("kind") != "label" or not values:
-        return ""
-    side = "" if row.get("side") in ("both", "", None) else f" {row['side']}"
-    return f"{str(row['structure']).replace('_', ' ')}{side} {', '.join(values[:_VALUES])}"
+def quantity_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What was measured of one label, for people.
+
+    Args:
+        rows: As :func:`msklabel.measure.quantify.quantify` gives them; a structure's sides and groups are left out.
+
+    Returns:
+        The header with units, then a row for each structure; empty where nothing was measured.
+    """
+    whole = [row for row in rows if row.get("kind") == "label" and row.get("side") in ("both", "", None)]
+    kept = [key for key in _QUANTITIES if any(isinstance(row.get(key), int | float) for row in whole)]
+    if not kept:
+        return []
+    table = [["structure", *(_QUANTITIES[key] for key in kept)]]
+    for row in whole:
+        values = [row.get(key) for key in kept]
+        texts = [f"{value:.1f}" if isinstance(value, int | float) else "" for value in values]
+        table.append([str(row["structure"]).replace("_", " "), *texts])
+    return table
 
 
 def _job(job: dict[str, Any], kind: str, info: dict[str, Any]) -> dict[str, Any]:
