@@ -19,16 +19,24 @@ from msklabel.system import System
 
 _IMAGES_S = 300.0  # the table of images is read again at least this often
 _READ = 200  # scores read at once
+_Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What is known of a scan; empty where it is not."""
+class ImageFacts(Protocol):
+    """What is known of a scan, empty where it is not; ``msklabel.store.core.ChangedImage`` is one."""
 
-    id: str
-    patient: str
-    site: str = ""
-    modality: str = ""
+    @property
+    def id(self) -> str: ...
+    @property
+    def patient(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def present(self) -> bool: ...
+    @property
+    def changed_us(self) -> int: ...
 
 
 class Score(Protocol):
@@ -44,11 +52,8 @@ class Score(Protocol):
 class Source(Protocol):
     """Where facts come from; the store behind a datastore gives them."""
 
-    def image_facts(self) -> Sequence[ImageFacts]:
-        """All scans that are there, by id."""
-
-    def image_stamp(self) -> object:
-        """Changes when one of them came or went."""
+    def images_since(self, instant: int) -> Sequence[ImageFacts]:
+        """The scans that came, went or changed after an instant (µs), in order of that."""
 
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[Score]:
         """Scores that came after one, oldest first."""
@@ -80,7 +85,8 @@ class Facts:
         self.versions = versions
         self._lock = threading.Lock()
         self._images: Pool | None = None
-        self._stamp: object = None
+        self._known: dict[str, _Known] = {}
+        self._seen_us = 0
         self._read_s = 0.0
         self._readings = 0
         self._rows = {name: _Rows() for name in systems}
@@ -126,13 +132,20 @@ class Facts:
             return _members(pool.ids, self._rows[system].features)
 
     def _current_images(self) -> Pool:
-        stamp = self.source.image_stamp()
-        if self._images is None or stamp != self._stamp or time.monotonic() - self._read_s > _IMAGES_S:
-            before = self._images
-            self._images = _table(sorted(self.source.image_facts(), key=lambda image: image.id), self.systems)
-            self._stamp, self._read_s = stamp, time.monotonic()
-            self._readings += before is None or before.ids != self._images.ids  # else opinions hold on
-        return self._images
+        before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
+        news = self.source.images_since(-1 if before is None else self._seen_us)
+        self._seen_us = max([self._seen_us, *(image.changed_us for image in news)])
+        fresh = {image.id: _facts(image) for image in news}
+        if before and all(self._known.get(image_id) == facts for image_id, facts in fresh.items()):
+            return before
+        merged = {**(self._known if before else {}), **fresh}
+        self._known = {image_id: facts for image_id, facts in merged.items() if facts}
+        if before is None:
+            self._read_s = time.monotonic()
+        images = _table(self._known, self.systems)
+        self._readings += self._images is None or images.ids != self._images.ids  # else opinions hold on
+        self._images = images
+        return images
 
     def _opinion(self, name: str, images: Pool) -> Opinion:
         self._read_scores(name)
@@ -156,18 +169,23 @@ class Facts:
                     rows.judged[row.image_id] = row.model_version, _parsed(row)
 
 
-def _table(facts: Sequence[ImageFacts], systems: Mapping[str, System]) -> Pool:
-    patients = np.unique([image.patient for image in facts], return_inverse=True)[1]
-    names, sites = np.unique([image.site for image in facts], return_inverse=True)
-    modality = np.array([image.modality for image in facts], dtype=object)
-    known = {"CT", "MR", "CR", "DX"}
+def _facts(image: ImageFacts) -> _Known | None:
+    return (image.patient, image.site, image.modality) if image.present else None
+
+
+def _table(known: Mapping[str, _Known], systems: Mapping[str, System]) -> Pool:
+    ids = sorted(known)
+    facts = [known[image_id] for image_id in ids]
+    patients = np.unique([patient for patient, _, _ in facts], return_inverse=True)[1]
+    names, sites = np.unique([site for _, site, _ in facts], return_inverse=True)
+    imaged = {"CT", "MR", "CR", "DX"}
     fits = {
-        name: np.array([kind not in known or kind in system.modality for kind in modality], bool)
+        name: np.array([kind not in imaged or kind in system.modality for _, _, kind in facts], bool)
         for name, system in systems.items()
     }
-    nothing: Flags = np.zeros(len(facts), bool)
+    nothing: Flags = np.zeros(len(ids), bool)
     return Pool(
-        ids=[image.id for image in facts],
+        ids=ids,
         patient=patients.astype(int),
         site=sites.astype(int),
         taken=nothing,

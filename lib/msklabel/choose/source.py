@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msklabel.choose.facts import ImageFacts
-from msklabel.store.core import Store
+from msklabel.store.core import ChangedImage, Store
 from msklabel.store.scores import ScoreRow
 
 
@@ -19,13 +18,9 @@ class StoreSource:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def image_facts(self) -> list[ImageFacts]:
-        """All scans that are there, by id."""
-        return [ImageFacts(*facts) for facts in self.store.image_facts()]
-
-    def image_stamp(self) -> object:
-        """Changes when an image came or went."""
-        return self.store.images.stamp()
+    def images_since(self, instant: int) -> list[ChangedImage]:
+        """What is known of the scans that came, went or changed after an instant."""
+        return self.store.changed_images(instant)
 
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[ScoreRow]:
         """Scores that came after one, oldest first."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.errors import Conflict, NotFound, UserError
@@ -117,14 +117,6 @@ class Images:
                 query = select(Image.id).where(Image.present).order_by(Image.id)
                 self._ids = changes, list(session.scalars(query))
             return list(self._ids[1])
-
-    def stamp(self) -> tuple[Any, ...]:
-        """Changes when an image came, went or was read for the first time."""
-        self.glance()
-        known = (func.count(Image.patient), func.count(Image.site), func.count(Image.modality))
-        query = select(func.count(), func.max(Image.created), func.sum(Image.size_bytes), *known).where(Image.present)
-        with self._database.read() as session:
-            return tuple(session.execute(query).one())
 
     def path(self, image_id: str) -> Path:
         """Absolute path of the file, of the first of several that are its channels, or of the folder of the series.

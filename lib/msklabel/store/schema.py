@@ -8,6 +8,7 @@ audit).
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -27,6 +28,11 @@ OPEN = ("rejected", "reopened")
 def now() -> datetime:
     """The time in UTC."""
     return datetime.now(timezone.utc)
+
+
+def now_us() -> int:
+    """The time in µs since 1970."""
+    return time.time_ns() // 1000
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -70,12 +76,10 @@ class Image(Base):
         present: Whether the file is there now.
         uploaded: Whether it came through the server and not from the user's own folder.
         info: What clients and strategies noted about it.
+        changed: When the row was last written, µs since 1970: who keeps images in memory reads only what came after.
     """
 
     __tablename__ = "image"
-    # Holds all that is asked to see whether anything has changed, at every request for the next scan.
-    __table_args__ = (Index("image_stamp", "present", "created", "size_bytes", "patient", "site", "modality"),)
-
     id: Mapped[str] = mapped_column(primary_key=True)
     file: Mapped[str | None]
     patient: Mapped[str | None]
@@ -85,10 +89,11 @@ class Image(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     shape: Mapped[list[int] | None]
     affine: Mapped[list[list[float]] | None]
-    present: Mapped[bool] = mapped_column(default=True)
+    present: Mapped[bool] = mapped_column(default=True, index=True)
     uploaded: Mapped[bool] = mapped_column(default=False)
     info: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created: Mapped[datetime] = mapped_column(default=now)
+    changed: Mapped[int] = mapped_column(BigInteger, default=now_us, onupdate=now_us, index=True)
 
 
 class LabelVersion(Base):
