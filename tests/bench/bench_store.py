@@ -69,8 +69,10 @@ def ours(studies: Path, label: Path, calls: int) -> None:
     waiting = iter(given)
     say("msklabel", "submit", percentiles(lambda _: data.submit(next(waiting), label, "final", {}), calls))
 
+    choose = strategies()["random"]
+
     def turn(number: int) -> None:
-        chosen = strategies()["random"]({"client_id": f"ben{number}"}, data)
+        chosen = choose({"client_id": f"ben{number}"}, data)
         data.submit(chosen["id"], label, "final", {"client_id": f"ben{number}"})
 
     say("msklabel", "next and submit, in turn", percentiles(turn, calls))
