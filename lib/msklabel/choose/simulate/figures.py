@@ -17,7 +17,7 @@ _NOTE = "mean over seeds, band: one standard error"
 def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
     """Dice over drawn slices, one panel for each system."""
     systems = sorted(points.system.unique())
-    figure, axes = plt.subplots(1, len(systems), figsize=(6.5 * len(systems), 4.5), squeeze=False)
+    figure, axes = plt.subplots(1, len(systems), figsize=(6.5 * len(systems), 5), squeeze=False, layout="constrained")
     for axis, system in zip(axes[0], systems, strict=True):
         own = points[points.system == system]
         for strategy, group in own[own.strategy != full].groupby("strategy"):
@@ -30,9 +30,9 @@ def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
         level = own[own.strategy == full].dice.mean()
         if level == level:
             axis.axhline(level, color="black", linestyle=":", linewidth=1, label="all slices")
-        axis.set(title=system, xlabel="slices drawn", ylabel=f"mean Dice on test scans ({_NOTE})")
-        axis.legend(fontsize=7)
-    figure.tight_layout()
+        axis.set(title=system, xlabel="slices drawn", ylabel="Dice on test scans")
+    names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=8, ncols=5, loc="outside lower center", title=_NOTE, title_fontsize=8)
     figure.savefig(file, dpi=120)
     plt.close(figure)
 
