@@ -72,7 +72,7 @@ class Site:
         return {
             str(path.relative_to(self.studies)): _digest(path)
             for path in sorted(self.studies.rglob("*"))
-            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock"))
+            if not path.name.startswith(("msklabel.db", ".open.lock", ".precedence.lock", ".interactive.lock"))
             and "logs" not in path.parts
             and not any(part.startswith(_MEASURING) for part in path.parts)
         }
