@@ -64,7 +64,7 @@ def test_a_label_that_a_training_holds_back_is_shown_with_the_reason_until_it_is
     version = store.submit(IMAGE, file, "final", {"model": SYSTEM, "client_id": "anna"}).id
     task = SystemTrainTask(system, Versions(folder), lambda _: store.training_pairs(SYSTEM), store)
     task.hold = store.reviews.hold
-    sha256 = store.training_pairs(SYSTEM)[0].sha256
+    [sha256] = [pair.sha256 for pair in store.training_pairs(SYSTEM) if pair.version_id == version]
     task.update.tell({sha256: "shifted onto the body it would be 0.97", "of another scan": ""})
 
     [told] = token_site.ask("GET", f"/msk/labels/review?system={SYSTEM}&held=true").json()
