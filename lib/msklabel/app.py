@@ -33,7 +33,7 @@ class MskLabelApp(Work, MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
         conf = dict(conf or {})
-        self.read(studies, conf)
+        self.configure(studies, conf)
         for system in self.systems.values():
             build_network(system)
         self.given_studies = studies

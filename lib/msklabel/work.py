@@ -44,13 +44,13 @@ class Work:
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
-        self.read(studies, conf or {})
+        self.configure(studies, conf or {})
         self._datastore = self.init_datastore()
         self._infers = self.init_infers()
         self._trainers = self.init_trainers()
         self._scoring_methods = self.init_scoring_methods()
 
-    def read(self, studies: str, conf: Mapping[str, str]) -> None:
+    def configure(self, studies: str, conf: Mapping[str, str]) -> None:
         """Take in the options and the systems.
 
         Raises:

@@ -57,7 +57,7 @@ def test_a_training_stands_still_while_another_process_infers(tmp_path: Path, ho
     versions = Versions(tmp_path / "models")
     task = SystemTrainTask(SYSTEM, versions, lambda _: pairs, RolesInFile(tmp_path / "models"), "cpu", pause=pause)
     done: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: done.append(task({}, None)), daemon=True)  # type: ignore[arg-type]
+    thread = threading.Thread(target=lambda: done.append(task({})), daemon=True)
     thread.start()
     assert paused.wait(60)
     time.sleep(0.5)
@@ -96,7 +96,7 @@ def test_predictions_of_a_training_pause_too(tmp_path: Path) -> None:
         "cpu",
         pause=lambda _: asked.append(task.stats()["epoch"]),
     )
-    task({}, None)  # type: ignore[arg-type]
+    task({})
     steps = 4 * 3  # annotated slices of the scan that trains, in three epochs
     assert len(asked) > steps
     assert asked[-1] == 3  # the gate's, after the last epoch

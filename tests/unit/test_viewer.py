@@ -124,25 +124,17 @@ def test_fetched_files_and_ours_are_served_and_nothing_else(tmp_path: Path) -> N
             viewer.file(path)
 
 
-def test_a_session_lasts_while_it_is_used() -> None:
+@pytest.mark.parametrize(("at_most_s", "uses", "idle_s"), [(1000, 4, 61), (130, 2, 31)])
+def test_a_session_lasts_while_it_is_used_and_no_longer_than_a_session_may(
+    at_most_s: float, uses: int, idle_s: float
+) -> None:
     now = [0.0]
-    sessions = WebSessions(60, 1000, lambda: now[0])
+    sessions = WebSessions(60, at_most_s, lambda: now[0])
     key = sessions.open(User("anna", "annotator"))
-    for _ in range(4):
+    for _ in range(uses):
         now[0] += 50
         assert sessions.user(f"other=1; {COOKIE}={key}") == User("anna", "annotator")
-    now[0] += 61
-    assert sessions.user(f"{COOKIE}={key}") is None
-
-
-def test_a_session_ends_however_much_it_is_used() -> None:
-    now = [0.0]
-    sessions = WebSessions(60, 130, lambda: now[0])
-    key = sessions.open(User("anna", "annotator"))
-    for _ in range(2):
-        now[0] += 50
-        assert sessions.user(f"{COOKIE}={key}") == User("anna", "annotator")
-    now[0] += 31
+    now[0] += idle_s
     assert sessions.user(f"{COOKIE}={key}") is None
 
 

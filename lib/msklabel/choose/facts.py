@@ -18,6 +18,7 @@ from msklabel.errors import UserError
 from msklabel.system import System
 
 _IMAGES_S = 300.0  # the table of images is read again at least this often
+_OVERLAP_US = 5_000_000  # longer than a row takes from its time stamp to its commit
 _READ = 200  # scores read at once
 _Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
 
@@ -25,18 +26,12 @@ _Known = tuple[str, str, str]  # patient, site and modality of a scan that is th
 class ImageFacts(Protocol):
     """What is known of a scan, empty where it is not; ``msklabel.store.core.ChangedImage`` is one."""
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def patient(self) -> str: ...
-    @property
-    def site(self) -> str: ...
-    @property
-    def modality(self) -> str: ...
-    @property
-    def present(self) -> bool: ...
-    @property
-    def changed_us(self) -> int: ...
+    id: str
+    patient: str
+    site: str
+    modality: str
+    present: bool
+    changed_us: int
 
 
 class Score(Protocol):
@@ -133,15 +128,14 @@ class Facts:
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
-        news = self.source.images_since(-1 if before is None else self._seen_us)
+        news = self.source.images_since(-1 if before is None else max(0, self._seen_us - _OVERLAP_US))
         self._seen_us = max([self._seen_us, *(image.changed_us for image in news)])
-        fresh = {image.id: _facts(image) for image in news}
-        if before and all(self._known.get(image_id) == facts for image_id, facts in fresh.items()):
-            return before
-        merged = {**(self._known if before else {}), **fresh}
-        self._known = {image_id: facts for image_id, facts in merged.items() if facts}
         if before is None:
-            self._read_s = time.monotonic()
+            self._known, self._read_s = {}, time.monotonic()
+        fresh = {image.id: _facts(image) for image in news}
+        if before is not None and all(self._known.get(image_id) == facts for image_id, facts in fresh.items()):
+            return before
+        self._known = {image_id: facts for image_id, facts in {**self._known, **fresh}.items() if facts}
         images = _table(self._known, self.systems)
         self._readings += self._images is None or images.ids != self._images.ids  # else opinions hold on
         self._images = images

@@ -126,8 +126,12 @@ class SystemTrainTask(TrainTask):
         """Progress of the running or the last training, as clients show it; empty before the first."""
         return self.progress.read()
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Train; goes on from the checkpoint where the same training was stopped or killed.
+
+        Args:
+            request: Options of the training.
+            datastore: MONAI Label hands over the app's; labels come from ``pairs`` all the same.
 
         Raises:
             Conflict: If another process trains this system.

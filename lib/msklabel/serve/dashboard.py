@@ -20,7 +20,7 @@ _QUANTITIES = {
     "area_cm2": "cm²",
     "mean_hu": "HU",
     "fat_fraction_percent": "fat %",
-    "volume_asymmetry_percent": "left to right, %",
+    "volume_asymmetry_percent": "left − right, %",
 }
 _CURVE = (300.0, 90.0, 12.0)  # width, height and margin of the learning curve
 

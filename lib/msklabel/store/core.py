@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from json import loads
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -47,7 +47,8 @@ logger = logging.getLogger(__name__)
 _NOTHING = "{}"
 
 
-class ChangedImage(NamedTuple):
+@dataclass(slots=True)
+class ChangedImage:
     """What is known of an image, empty where it is not, whether it is there, and when that was written (µs)."""
 
     id: str
