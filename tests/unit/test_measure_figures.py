@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from msklabel.measure.report.figures import map_figure, overlays
+from msklabel.measure.report.figures import bland_altman_plots, map_figure, overlays
+from msklabel.measure.report.page import table_html
 from msklabel.measure.summary import volume_agreement
 from msklabel.system import load_system
 
@@ -51,3 +52,31 @@ def test_a_structure_that_is_in_neither_is_no_agreement() -> None:
     assert found["volume_r"] == pytest.approx(np.corrcoef(truth[:3], predicted[:3])[0, 1])
     gone = volume_agreement(rows[rows["state"] == "absent"]).iloc[0]
     assert gone["cases"] == 0 and np.isnan(gone["volume_r"]) and gone["note"]
+
+
+def test_each_structure_has_its_own_limits_of_agreement() -> None:
+    first = [10.0, 20, 30, 40]
+    pairs = {"large": (first, [11.0, 21, 31, 41]), "small": ([1.0, 2, 3], [1.0, 2.5, 2]), "lone": ([5.0], [6.0])}
+    figure = bland_altman_plots(pairs, "cm³", "second − first")
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert list(panels) == ["large", "small", "lone"]
+    heights = {name: [float(line.get_ydata()[0]) for line in axes.lines[1:]] for name, axes in panels.items()}
+    assert heights["large"] == pytest.approx([1, 1, 1])
+    bias, sd = -0.5 / 3, np.std([0, 0.5, -1], ddof=1)
+    assert heights["small"] == pytest.approx([bias, bias - 1.96 * sd, bias + 1.96 * sd])
+    assert heights["lone"] == [] and panels["lone"].lines[0].get_ydata().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "cells"),
+    [
+        ([3.18642, 431.94, np.nan, 0.0], ["3.2", "431.9", "–", "0"]),
+        ([3.18642, 43.194], ["3.19", "43.19"]),
+        ([0.5, 0.04961, 1.23e-7], ["0.500", "0.050", "1.2e-07"]),
+        ([1, 20000], ["1", "20000"]),
+    ],
+)
+def test_a_columns_numbers_have_as_many_places(numbers: list[float], cells: list[str]) -> None:
+    table = table_html(pd.DataFrame({"volume_cm3": numbers}))
+    assert "<th>volume (cm³)</th>" in table
+    assert [part.split("<")[0] for part in table.split('<td class="n">')[1:]] == cells

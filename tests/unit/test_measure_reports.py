@@ -176,3 +176,26 @@ def test_reports_name_model_labels_and_software_also_at_second_hand(ct: Path) ->
     assert "the table was changed after it was made" in (ct / "a" / "report.html").read_text()
     with pytest.raises(NotFound, match="no weights; give the folder of a version"):
         quantify(ct, "--model", ct)
+
+
+def test_the_table_says_in_which_slice_areas_were_taken(ct: Path) -> None:
+    table = quantify(ct)
+    assert table.columns[:5].tolist() == ["scan", "structure", "kind", "side", "slice"]
+    assert set(table["slice"]) == {2}
+    run("quantify", "--labels", ct / "labels", "--system", "hip_tissue_ct", "--out", ct / "all", "--slice", "none")
+    assert "slice" not in pd.read_csv(ct / "all" / "quantities.csv")
+
+
+def test_labels_that_the_system_does_not_know_are_refused_by_the_commands(ct: Path, tmp_path: Path) -> None:
+    image = read_scan(ct / "images" / "hip")
+    strange = np.zeros(SHAPE, np.uint8)
+    strange[3:6, 4:8] = 99
+    (tmp_path / "strange").mkdir()
+    write_labels(tmp_path / "strange" / "hip.nii.gz", LabelMap(strange, image.affine))
+    system = ("--system", "hip_tissue_ct", "--out", tmp_path / "out")
+    with pytest.raises(UserError, match=r"hip.*99.*hip_tissue_ct"):
+        run("quantify", "--labels", tmp_path / "strange", *system)
+    for truth, predicted in ((ct / "labels", tmp_path / "strange"), (tmp_path / "strange", ct / "labels")):
+        with pytest.raises(UserError, match=r"hip.*99.*hip_tissue_ct"):
+            run("evaluate", "--truth", truth, "--pred", predicted, *system)
+    assert not list((tmp_path / "out").glob("*.csv"))

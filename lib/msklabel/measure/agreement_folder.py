@@ -11,7 +11,7 @@ import pandas as pd
 from msklabel.errors import UserError
 from msklabel.measure.agreement import bland_altman, icc, pearson
 from msklabel.measure.clinical import number_columns, read_table
-from msklabel.measure.report.figures import bland_altman_plot, scatter
+from msklabel.measure.report.figures import bland_altman_plots, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_table, software
 
@@ -55,8 +55,8 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     pairs = {str(n): (g["first"].tolist(), g["second"].tolist()) for n, g in both.groupby("structure", sort=False)}
     if pairs:
         title = f"{second.parent.name or second.stem} − {first.parent.name or first.stem}"
-        caption = f"Bland–Altman of {heading(quantity)}, all structures"
-        pictures.append(Picture(caption, bland_altman_plot(pairs, heading(quantity), title)))
+        caption = f"Bland–Altman of {heading(quantity)}, each structure with the limits of its own cases"
+        pictures.append(Picture(caption, bland_altman_plots(pairs, heading(quantity), title)))
         a, b = both["first"].tolist(), both["second"].tolist()
         drawn = scatter(a, b, ("first", "second"), pearson(a, b), icc(np.column_stack([a, b])), heading(quantity))
         pictures.append(Picture(f"{heading(quantity)} of both, all structures", drawn))

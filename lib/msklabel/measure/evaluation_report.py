@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from msklabel.imaging.geometry import closest_axes, spacing_mm
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.measure.agreement import icc, pearson
-from msklabel.measure.report.figures import bland_altman_plot, box_plots, overlays, scatter
-from msklabel.measure.report.page import Picture, Report, Section, Table
+from msklabel.measure.report.figures import bland_altman_plots, box_plots, overlays, scatter
+from msklabel.measure.report.page import Picture, Report, Section, Table, places
 from msklabel.measure.summary import KEYS
 from msklabel.system import System
 
@@ -30,8 +30,10 @@ _METHODS = (
 def summary_table(summary: pd.DataFrame, kinds: Sequence[str] = ("scan", "label", "group")) -> pd.DataFrame:
     """Mean ± SD of every metric, a row for each structure and side, as papers print it."""
     chosen = summary[summary["kind"].isin(kinds)].copy()
-    chosen["text"] = [_mean_sd(mean, sd) for mean, sd in zip(chosen["mean"], chosen["sd"], strict=True)]
     order = list(dict.fromkeys(chosen["metric"]))
+    after = {metric: places(chosen.loc[chosen["metric"] == metric, "mean"]) for metric in order}
+    told = zip(chosen["metric"], chosen["mean"], chosen["sd"], strict=True)
+    chosen["text"] = [_mean_sd(mean, sd, after[metric]) for metric, mean, sd in told]
     table = chosen.pivot_table(index=KEYS, columns="metric", values="text", aggfunc="first", sort=False)
     return table[order].reset_index().fillna("–").drop(columns="kind")
 
@@ -92,12 +94,13 @@ def _figures(rows: pd.DataFrame, model: str) -> list[Picture]:
             for metric, name in (("dice", "Dice"), ("assd_mm", "ASSD (mm)"), ("ravd_percent", "RAVD (%)"))
         ),
         Picture(
-            "Bland–Altman of volume over all structures and scans: bias and limits (bias ± 1.96 SD), shaded their 95 % "
-            "confidence intervals; structures of one scan are not independent, so these are narrower than they seem",
-            bland_altman_plot(volumes, "cm³", f"{model}: predicted − true volume"),
+            "Bland–Altman of each structure's volume, every scan a point: bias and limits (bias ± 1.96 SD), shaded "
+            "their 95 % confidence intervals",
+            bland_altman_plots(volumes, "cm³", f"{model}: predicted − true volume"),
         ),
         Picture(
-            "True and predicted volume of every structure and scan",
+            "True and predicted volume of every structure and scan; r and ICC are high wherever structures differ in "
+            "size, so see the table for those of each",
             scatter(truth, predicted, ("true volume (cm³)", "predicted volume (cm³)"), *agreement, model),
         ),
     ]
@@ -108,12 +111,12 @@ def _by_structure(rows: pd.DataFrame, metric: str) -> dict[str, list[float]]:
 
 
 def _of_model(tables: Mapping[str, pd.DataFrame], model: str) -> list[Table]:
-    return [Table(caption.split(": ", 1)[1], t) for caption, t in tables.items() if caption.split(":")[0] == model]
+    mine = {caption.split(": ", 1)[1]: table for caption, table in tables.items() if caption.split(":")[0] == model}
+    return [Table(caption, table) for caption, table in mine.items() if len(table)]
 
 
-def _mean_sd(mean: float, sd: float) -> str:
-    places = 3 if abs(mean) < 10 else 1
-    return f"{mean:.{places}f}" + (f" ± {sd:.{places}f}" if np.isfinite(sd) else "")
+def _mean_sd(mean: float, sd: float, after: int) -> str:
+    return f"{mean:.{after}f}" + (f" ± {sd:.{after}f}" if np.isfinite(sd) else "")
 
 
 def axial(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:

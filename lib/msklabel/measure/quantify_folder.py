@@ -66,7 +66,8 @@ class Cohort:
     """What a cohort's measurement found.
 
     Attributes:
-        quantities: A row for each scan, structure and side; units in the column names.
+        quantities: A row for each scan, structure and side; units in the column names. Where areas, means and shares
+            are of one slice, ``slice`` is its number, counted from the lowest, from 0.
         profiles: A row for each scan, structure, side and slice.
         clinical: What was given, with index and class of sarcopenia; None without a table.
         report: The page.
@@ -133,11 +134,19 @@ def quantify_folder(
         cases.append(case)
         if scan in drawn:
             pictures += case_pictures(loaded, case.found, system)
-    rows = pd.DataFrame([row for case in cases for row in case.found.rows])
+    rows = pd.DataFrame([_with_slice(row, case.found.slices) for case in cases for row in case.found.rows])
+    if "slice" in rows:
+        rows["slice"] = rows["slice"].astype("Int64")  # a whole number where some scans have none, too
     profiles = pd.DataFrame([row for case in cases for row in case.found.profile])
     shown = None if table is None else table.loc[list(files)]
     report = quantify_report(system, rows, profiles, shown, cases, pictures, model)
     return Cohort(rows, profiles, shown, report, cases)
+
+
+def _with_slice(row: Mapping[str, Any], slices: Mapping[str, int]) -> dict[str, Any]:
+    """A row that says, behind its side, in which slice its areas, means and shares were taken, where in one at all."""
+    keys = {name: row[name] for name in ("scan", "structure", "kind", "side")}
+    return {**keys, **({"slice": slices[row["side"]]} if row["side"] in slices else {}), **row}
 
 
 def _measure(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from msklabel.measure.quantify import Quantified
     from msklabel.measure.quantify_folder import Case, Loaded
 
-_KEYS = ("scan", "structure", "kind", "side", "voxels")
+_KEYS = ("scan", "structure", "kind", "side", "slice", "voxels")
+_PROFILED = 6  # scans whose profiles are drawn
 _METHODS = (
     "Volume: voxels times their volume. Area: in the chosen slice. Means (HU, fat fraction) are over the voxels of the "
     "structure; fat fraction is fat / (water + fat), voxel by voxel, voxels without signal left out. Asymmetry: "
@@ -134,17 +135,26 @@ def _boxes(rows: pd.DataFrame, quantities: list[str]) -> list[Picture]:
 
 
 def _profiles(profiles: pd.DataFrame) -> list[Picture]:
-    """Of the first scan: area of the largest structures on either side along the limb."""
-    scan = profiles["scan"].iloc[0]
-    shown = profiles[(profiles["scan"] == scan) & (profiles["kind"] == "label") & (profiles["side"] == "both")]
-    whole = "femur_percent" in shown and shown["femur_percent"].notna().any()
+    """Area of the largest structures, both sides together, along the limb of each scan."""
+    shown = profiles[(profiles["kind"] == "label") & (profiles["side"] == "both")]
+    scans = shown["scan"].unique()
+    pictures = [_profile(str(scan), shown[shown["scan"] == scan]) for scan in scans[:_PROFILED]]
+    if len(scans) > _PROFILED:
+        last = pictures[-1]
+        more = f"{last.caption}; of {len(scans) - _PROFILED} more scans see profiles.csv"
+        pictures[-1] = Picture(more, last.figure)
+    return pictures
+
+
+def _profile(scan: str, rows: pd.DataFrame) -> Picture:
+    whole = "femur_percent" in rows and rows["femur_percent"].notna().any()
     x, name = ("femur_percent", "% of the femur from its upper end") if whole else ("z_mm", "height (mm)")
-    largest = shown.groupby("structure")["area_cm2"].sum().nlargest(10).index
+    largest = rows.groupby("structure")["area_cm2"].sum().nlargest(10).index
     lines = {
         str(key): (group[x].tolist(), group["area_cm2"].tolist())
-        for key, group in shown.groupby("structure", sort=False)
+        for key, group in rows.groupby("structure", sort=False)
         if key in largest
     }
     which = f"the {len(lines)} largest structures" if len(lines) > 1 else next(iter(lines), "nothing")
     caption = f"Area of {which} of {scan} in each slice, both sides together"
-    return [Picture(caption, profile_plot(lines, (name, "area (cm²)")))]
+    return Picture(caption, profile_plot(lines, (name, "area (cm²)")))

@@ -18,9 +18,10 @@ from msklabel.sections import Label, Window
 from msklabel.system import System
 
 _OPACITY = 0.45
-_MARKERS = "o^sDv"
 _MARGIN = 0.12  # of what is drawn, left around it
 _LEGEND_INCHES = 1.9  # for one name
+_PANELS_ACROSS = 5
+_PANEL_INCHES = (2.1, 1.7)
 _NOTHING = "0.6"  # grey where a map says nothing, which no colour of a bar is
 
 
@@ -41,36 +42,41 @@ def box_plots(values: Mapping[str, Sequence[float]], axis_label: str, title: str
     return figure
 
 
-def bland_altman_plot(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, title: str) -> Figure:
-    """Differences over means of all cases, a colour for each name, with bias, limits and their intervals over all."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    first, second = (np.concatenate([np.asarray(pair[i], float) for pair in pairs.values()]) for i in (0, 1))
-    whole = bland_altman(first, second)
-    for place, (name, (a, b)) in enumerate(pairs.items()):
-        x, y = complete_pairs(a, b)
-        marker = _MARKERS[place // 10 % len(_MARKERS)]  # there are ten colours
-        axes.plot((x + y) / 2, y - x, marker, markersize=4, alpha=0.7, label=name.replace("_", " "))
-    _agreement_lines(axes, whole)
-    axes.set(xlabel=f"mean of both ({unit})", ylabel=f"second − first ({unit})", title=title)
-    axes.grid(alpha=0.3)
-    if len(pairs) > 1:
-        figure.legend(loc="outside right upper", fontsize="x-small")
+def bland_altman_plots(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, title: str) -> Figure:
+    """Differences over means of the cases, a panel for each name, with bias, limits and their intervals.
+
+    A panel has the limits of its own cases only: structures of one scan are not independent of each other. With fewer
+    than three cases there are points and no limits.
+    """
+    columns = min(_PANELS_ACROSS, len(pairs))
+    rows = -(-len(pairs) // columns)
+    size = _PANEL_INCHES if len(pairs) > 1 else (8.0, 4.5)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes, (name, (first, second)) in zip(panels, pairs.items(), strict=False):
+        found = bland_altman(first, second)
+        axes.plot(found.means, found.differences, "o", markersize=3, alpha=0.7)
+        _agreement_lines(axes, found)
+        axes.set_title(name.replace("_", " "), fontsize=8)
+        axes.tick_params(labelsize=6)
+        axes.margins(0.15)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    figure.supxlabel(f"mean of both ({unit})", fontsize=9)
+    figure.supylabel(f"second − first ({unit})", fontsize=9)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
 def _agreement_lines(axes: Axes, found: BlandAltman) -> None:
-    for name, estimate, style in (("bias", found.bias, "-"), ("", found.lower, "--"), ("", found.upper, "--")):
+    for estimate, style in ((found.bias, "-"), (found.lower, "--"), (found.upper, "--")):
         if np.isfinite(estimate.value):
-            axes.axhline(estimate.value, color="k", linestyle=style, linewidth=1)
+            axes.axhline(estimate.value, color="k", linestyle=style, linewidth=0.8)
             axes.axhspan(estimate.lower, estimate.upper, color="grey", alpha=0.15)
+            place = (1, estimate.value)
             axes.annotate(
-                f"{name or 'limit'} {estimate.value:.3g}",
-                (1, estimate.value),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=8,
+                f"{estimate.value:.3g}", place, xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6
             )
 
 

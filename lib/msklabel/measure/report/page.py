@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption; numbers are shown with three significant places after the point at most."""
+    """A table with a caption; a column's numbers are shown with as many places after the point, three at most."""
 
     caption: str
     frame: pd.DataFrame
@@ -88,11 +88,22 @@ def write_html(report: Report, file: Path) -> None:
 def table_html(frame: pd.DataFrame) -> str:
     """A table as HTML, numbers to the right."""
     head = "".join(f"<th>{html.escape(heading(str(column)))}</th>" for column in frame.columns)
+    decimals = [places(frame.iloc[:, at]) for at in range(frame.shape[1])]
     rows = []
     for row in frame.itertuples(index=False):
-        cells = (f'<td class="{"n" if _is_number(value) else "t"}">{html.escape(shown(value))}</td>' for value in row)
+        cells = (
+            f'<td class="{"n" if _is_number(value) else "t"}">{html.escape(shown(value, after))}</td>'
+            for value, after in zip(row, decimals, strict=True)
+        )
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def places(column: Iterable[object]) -> int:
+    """Places after the point that all numbers of a column are shown with: fewer, the larger the largest is."""
+    numbers = [abs(float(v)) for v in column if isinstance(v, float | np.floating) and np.isfinite(v)]
+    largest = max(numbers, default=0.0)
+    return 3 if largest < 10 else 2 if largest < 100 else 1
 
 
 def heading(column: str) -> str:
@@ -103,8 +114,8 @@ def heading(column: str) -> str:
     return column.replace("_", " ")
 
 
-def shown(value: object) -> str:
-    """A cell's text: numbers rounded to what can be read, an en dash where there is none."""
+def shown(value: object, after: int = 3) -> str:
+    """A cell's text: a number with so many places after the point, unless nothing were left of it; – for none."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
@@ -115,7 +126,7 @@ def shown(value: object) -> str:
             return "–"
         if value == 0:
             return "0"
-        return f"{value:.3g}" if abs(value) < 0.1 else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+        return f"{value:.2g}" if abs(value) < 0.5 * 10**-after else f"{value:,.{after}f}"
     return "–" if value is None else str(value)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from msklabel.measure.report.page import HONEST, Report, Table, heading, shown
+from msklabel.measure.report.page import HONEST, Report, Table, heading, places, shown
 
 _A4_INCHES = (11.69, 8.27)
 _ROWS, _LINE, _CELL = 46, 165, 60  # lines, and characters of a line and of a cell, of a table on a page
@@ -77,7 +77,8 @@ def _blocks(frame: pd.DataFrame) -> Iterator[list[str]]:
 
 
 def _column(name: str, values: pd.Series) -> list[str]:
-    cells = [heading(name), *(textwrap.shorten(shown(value), _CELL, placeholder="…") for value in values)]
+    after = places(values)
+    cells = [heading(name), *(textwrap.shorten(shown(value, after), _CELL, placeholder="…") for value in values)]
     width = max(map(len, cells))
     numbers = pd.api.types.is_numeric_dtype(values)
     return [cell.rjust(width) if numbers else cell.ljust(width) for cell in cells]
