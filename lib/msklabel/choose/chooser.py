@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from msklabel.choose.diversity import distances
+from msklabel.choose.diversity import distances, embedded
 from msklabel.choose.facts import Facts, places_of
 from msklabel.choose.pool import Pool
 from msklabel.choose.slices import Plan, plan_slices, plan_strided
@@ -190,9 +190,9 @@ class Chooser:
         opinion = pool.opinions[name]
         vectors = opinion.embedding
         like: list[str] = []
-        if not np.isnan(vectors[here]).any():
-            others = pool.candidates[pool.candidates != here]
-            others = others[~np.isnan(vectors[others]).any(axis=1)]
+        known = embedded(vectors)
+        if known[here]:
+            others = pool.candidates[(pool.candidates != here) & known[pool.candidates]]
             near = np.argsort(distances(vectors[others], vectors[here][None])[:, 0], kind="stable")[:_LIKE]
             like = [pool.ids[i] for i in others[near]]
         return {

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
@@ -35,7 +36,7 @@ class Opinion:
     entropy: Floats
     area: Floats
     predicted_dice: Floats
-    embedding: Floats
+    embedding: Vectors
     typicality: Floats
     fresh: Flags
     broken: Flags

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from msklabel.choose.diversity import covering_order, gap_to
+from msklabel.choose.diversity import covering_order, embedded, gap_to
 from msklabel.choose.order import by_score, merged, patients_apart, sites_in_turn
-from msklabel.choose.pool import Flags, Floats, Indices, Opinion, Pool, row_mean
+from msklabel.choose.pool import Flags, Floats, Indices, Opinion, Pool, Vectors, row_mean
 
 _COVER = 8  # places that are chosen one by one for coverage; behind them the gap to what is taken decides
 _LEAST = 1e-6
@@ -86,13 +86,17 @@ def diverse(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) ->
     """The farthest from all that is taken (k-centre, Sener & Savarese 2018)."""
     vectors, _ = _embedding(pool)
     taken = np.flatnonzero(pool.taken)
-    known = pool.candidates[~np.isnan(vectors[pool.candidates]).any(axis=1)] if vectors.shape[1] else np.array([], int)
+    known = pool.candidates[embedded(vectors)[pool.candidates]]
     score = gap_to(vectors, taken)
     near = covering_order(vectors, known, score[known], np.ones(len(pool)), _COVER)
     rest = by_score(score, np.setdiff1d(known, near))
     unknown = rng.permutation(np.setdiff1d(pool.candidates, known))
     order = merged(np.array([*near, *rest], int), unknown)
-    return Ranking(patients_apart(pool, order), score, lambda i: f"{score[i]:.2f} from the nearest that is taken")
+    return Ranking(
+        patients_apart(pool, order),
+        score,
+        lambda i: f"{score[i]:.2f} from the nearest that is taken" if score[i] == score[i] else "not looked at yet",
+    )
 
 
 def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
@@ -109,7 +113,7 @@ def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> R
         judged, group = judged[order], group[order]
         best = judged[group == group[0]]
         vectors, _ = _embedding(pool)
-        if not np.isnan(vectors[best]).any():
+        if embedded(vectors[best]).all():
             gap = gap_to(vectors, np.flatnonzero(pool.taken), best)
             judged[: len(best)] = covering_order(vectors, best, gap, score + _LEAST, len(best))
     order = _with_unjudged(pool, judged, options, rng)
@@ -201,10 +205,10 @@ def _mean_of(pool: Pool, value: Callable[[Opinion], Floats]) -> Floats:
     return row_mean(np.stack(columns, axis=1))
 
 
-def _embedding(pool: Pool) -> tuple[Floats, Floats]:
+def _embedding(pool: Pool) -> tuple[Vectors, Floats]:
     """Embeddings and typicality by the system that knows most scans."""
     if not pool.opinions:
-        return np.empty((len(pool), 0)), np.full(len(pool), np.nan)
+        return np.empty((len(pool), 0), np.float32), np.full(len(pool), np.nan)
     known = {name: int((~np.isnan(opinion.typicality)).sum()) for name, opinion in pool.opinions.items()}
     most = pool.opinions[max(known, key=lambda name: (known[name], name))]
     return most.embedding, most.typicality
