@@ -1,19 +1,23 @@
 """The whole way from labels to a version, on small scans: who validates, what is kept, what is published."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_learn import RECIPE, make_case
 from test_preprocess import make_system
 
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.learn.cases import Case
-from msklabel.learn.fit import Recipe
+from msklabel.learn.evaluate import CaseDice
+from msklabel.learn.fit import Fitted, Recipe
 from msklabel.learn.gate import NOT
 from msklabel.learn.split import RolesInFile
 from msklabel.learn.update import Order, Update
 from msklabel.learn.versions import Version, Versions
+from msklabel.networks import Weights
 
 SYSTEM = make_system(train={**RECIPE, "epochs": 8, "batch": 4})
 ORDER = Order(Recipe(epochs=8))
@@ -91,3 +95,40 @@ def test_one_patient_alone_trains_and_nothing_is_pretended(update: Update, tmp_p
     assert version.metrics["reasons"] == ["published: the first version; no case is there to validate it on"]
     with pytest.raises(UserError, match="no labelled scans to train on yet"):
         update.plan([], ORDER)
+
+
+class Judged(Update):
+    """Measures a version by one of its weights instead of by predicting: what it gains and what it loses."""
+
+    def _measured(self, version: str, cases: Sequence[Case]) -> CaseDice:
+        return self._dices(self.versions.weights(SYSTEM, version)[0], cases)
+
+    def _held(self, cases: Sequence[Case], roles: dict[str, str], serving: str | None) -> dict[str, str]:
+        return {}
+
+    def _dices(self, weights: Weights, cases: Sequence[Case]) -> CaseDice:
+        """Half of the way gains in both labels; the whole of it costs one of them dear."""
+        way = float(weights["way"])
+        gain = {"dense": 0.02 * way, "soft": 0.02 * way - 0.09 * max(0.0, way - 0.6)}
+        return {case.id: {name: 0.8 + value for name, value in gain.items()} for case in cases}
+
+
+@pytest.mark.parametrize(("way", "share", "passed"), [(0.5, 1.0, True), (1.2, 0.5, True), (8.0, 1.0, False)])
+def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
+    way: float, share: float, passed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
+    monkeypatch.setattr(Judged, "_engine", lambda _, members, device=None: members[0])
+    monkeypatch.setattr("msklabel.learn.update.case_dice", update._dices)
+    served = update.versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": SYSTEM.fingerprint})
+    update.versions.publish("toy", served.name)
+    plan = update.plan([case_of(number) for number in range(30)], ORDER)
+    assert (plan.base, plan.serving) == (served.name, served.name)
+    trained = {"way": torch.tensor([way])}
+    version, verdict = update.store(plan, ORDER, Fitted([trained], {}, 1.0, torch.device("cpu")))
+    assert (verdict.publish, version.metrics["passed"], version.metrics["share"]) == (passed, passed, share)
+    assert float(update.versions.weights(SYSTEM, version.name)[0]["way"]) == pytest.approx(share * way)
+    assert update.versions.serving("toy") == (version.name if passed else served.name)
+    said = "; ".join(version.metrics["reasons"])
+    assert ("50% of the way from version 0001 to what was trained" in said) == (share == 0.5)
+    assert ("neither passes 50% and 25% of the way" in said) == (not passed)

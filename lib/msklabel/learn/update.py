@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msklabel.errors import UserError
+from msklabel.learn.average import between
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.learn.comparison import side_by_side
 from msklabel.learn.doubts import Doubts, best_reference
@@ -29,6 +30,7 @@ from msklabel.predict.engine import Engine
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
+_SHARES = (1.0, 0.5, 0.25)  # of the way from the version in service to the candidate, as long as none passes
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Plan:
     base: str | None
     held: dict[str, str]
     serving: str | None
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A candidate, or what lies between the version in service and it, and what the gate says."""
+
+    share: float
+    members: list[Weights]
+    dices: CaseDice
+    verdict: Verdict
 
 
 class Update:
@@ -140,18 +152,35 @@ class Update:
         return fit(system, plan.selection, folder, order.recipe, initial, report, should_stop, self.prepare, pause)
 
     def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
-        """Compare a trained candidate with the version in service, store it, and publish it if it passes."""
+        """Compare a trained candidate with the version in service, store it, and publish it if it passes.
+
+        One that began with the weights in service and does not pass is tried again with averages of both, nearer and
+        nearer to what is served; the first that passes is published. If none does, the candidate is kept as it was
+        trained. The level holds all the same as far as harm grows along the way: where an average is worse by the
+        margin, what lies behind it is worse by more, and hardly ever passes before.
+        """
         frozen = self._frozen(plan)
-        dices = case_dice(self._engine(fitted.members, fitted.device), frozen)
         before = self._measured(plan.serving, frozen) if plan.serving else None
         draft = self._draft_dice(frozen) if plan.serving is None else None
-        verdict = judge(dices, before, draft)
-        version = self.versions.add(self.system, fitted.members, self._record(plan, order, fitted, dices, verdict))
-        self.scores.keep(version.name, frozen, dices)
-        if verdict.publish:
-            self.versions.publish(self.system.name, version.name, order.variant, verdict.reasons[0])
-        logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(verdict.reasons))
-        return version, verdict
+        shares = _SHARES if plan.serving and plan.base == plan.serving and len(fitted.members) == 1 else _SHARES[:1]
+        tried: list[_Tried] = []
+        for share in shares:
+            members = fitted.members if share == 1 else [self._on_the_way(str(plan.serving), fitted.members[0], share)]
+            dices = case_dice(self._engine(members, fitted.device), frozen)
+            tried.append(_Tried(share, members, dices, judge(dices, before, draft)))
+            if tried[-1].verdict.publish or not frozen:
+                break
+        chosen = tried[-1] if tried[-1].verdict.publish else tried[0]
+        record = self._record(plan, order, fitted, chosen, tried)
+        version = self.versions.add(self.system, chosen.members, record)
+        self.scores.keep(version.name, frozen, chosen.dices)
+        if chosen.verdict.publish:
+            self.versions.publish(self.system.name, version.name, order.variant, record["reasons"][0])
+        logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(record["reasons"]))
+        return version, chosen.verdict
+
+    def _on_the_way(self, serving: str, tuned: Weights, share: float) -> Weights:
+        return between(self.versions.weights(self.system, serving)[0], tuned, share)
 
     def compare(self, cases: Sequence[Case], a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions on the frozen cases; see :func:`msklabel.learn.comparison.side_by_side`.
@@ -241,8 +270,16 @@ class Update:
         networks = [loaded_network(self.system, weights) for weights in members]
         return Engine(self.system, networks, device or self.device)
 
-    def _record(self, plan: Plan, order: Order, fitted: Fitted, dices: CaseDice, verdict: Verdict) -> dict[str, Any]:
+    def _record(
+        self, plan: Plan, order: Order, fitted: Fitted, chosen: _Tried, tried: Sequence[_Tried]
+    ) -> dict[str, Any]:
         """What is written down about a version, for good."""
+        dices, verdict, reasons = chosen.dices, chosen.verdict, list(chosen.verdict.reasons)
+        if chosen.share < 1:
+            reasons.append(f"{chosen.share:.0%} of the way from version {plan.serving} to what was trained")
+        elif len(tried) > 1:
+            shares = " and ".join(f"{one.share:.0%}" for one in tried[1:])
+            reasons.append(f"neither passes {shares} of the way from version {plan.serving}")
         selection = plan.selection
         parent = self.versions.get(self.system.name, plan.base).metrics if plan.base else {}
         learned = {case.label for case in selection.learned}
@@ -271,7 +308,8 @@ class Update:
             "validation_status": verdict.validation,
             "compared_with": plan.serving,
             "passed": verdict.publish,
-            "reasons": list(verdict.reasons),
+            "share": chosen.share,
+            "reasons": reasons,
             "mean_dice": rounded(mean_dice(dices)),
             "label_dice": {name: rounded(value) for name, value in label_means(dices).items()},
             "case_dice": {case: {k: rounded(v) for k, v in row.items()} for case, row in dices.items()},
