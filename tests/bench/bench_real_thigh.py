@@ -3,8 +3,9 @@
 The system is ``thigh_dixon`` in its demo profile, adapted by data only: one channel, the labels that both legs of the
 scan have, a finer grid and its own recipe. Only the left half of the image and of the labels reaches the training,
 only the right half is tested on. The recipe was chosen the other way round (``--from right``), never by this one's
-outcome. ``--every 5`` keeps every 5th slice of the labels and leaves the rest unknown. The labels are another
-program's, not a human's: agreement shows that learning works on a real scan.
+outcome. ``--every 5`` keeps every 5th slice of the labels and leaves the rest unknown; with ``--fill``, what lies
+between the kept slices is what ``msklabel interpolate`` makes of them. The labels are another program's, not a human's:
+agreement shows that learning works on a real scan.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
 from msklabel.learn.trainer import Report, Trainer
 from msklabel.networks import loaded_network
+from msklabel.pipeline.between_slices import fill_between
 from msklabel.predict.engine import Engine
 from msklabel.system import System
 
@@ -60,6 +62,7 @@ _DEMO: dict[str, Any] = {
         "plateau_epochs": None,
         "epochs": 130,
         "crops_per_scan": 12,
+        "foreground_fraction": 0.5,
         "deep_supervision": True,
         "augment": {
             "rotate_degrees": 20,
@@ -83,6 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     parser.add_argument("--minutes", type=float, default=15.0, help="most for the training; fewer epochs if need be")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="train on every Nth annotated slice only")
+    parser.add_argument("--fill", action="store_true", help="train on the slices in between, too, interpolated")
     parser.add_argument("--from", dest="learned", choices=("left", "right"), default="left", help="leg to learn from")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -107,6 +111,9 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], LabelMap]:
     learned, tested = (one_leg(scan, values, pairs, side) for side in ("LR" if options.learned == "left" else "RL"))
     slices = tuple(range(options.every // 2, values.shape[2], options.every))
     annotated = Annotated(slices=slices) if options.every > 1 else Annotated()
+    if options.fill:
+        learned = learned[0], fill_between(learned[1], slices, axis=2)
+        annotated = Annotated(slices=tuple(range(slices[0], slices[-1] + 1)))
     started, cpu = time.monotonic(), _cpu_seconds()
     weights, epochs = _train(system, Case("learned", "learned", lambda: learned, annotated), options)
     trained, trained_cpu = time.monotonic() - started, _cpu_seconds() - cpu
@@ -117,6 +124,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], LabelMap]:
         "learned": options.learned,
         "seed": options.seed,
         "slices": len(slices),
+        "filled": options.fill,
         "epochs": epochs,
         "training_seconds": round(trained, 1),
         "training_cpu_seconds": round(trained_cpu, 1),
@@ -195,7 +203,8 @@ def _cpu_seconds() -> float:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the figures as a table."""
-    title = f"learned from {figures['slices']} slices of the {figures['learned']} thigh, tested on the other"
+    between = " and what was interpolated between" if figures["filled"] else ""
+    title = f"learned from {figures['slices']} slices{between} of the {figures['learned']} thigh, tested on the other"
     table = Table("muscle", "Dice", title=title)
     for name, value in figures["label_dice"].items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")
