@@ -81,7 +81,8 @@ class Facts:
         self._lock = threading.Lock()
         self._images: Pool | None = None
         self._known: dict[str, _Known] = {}
-        self._seen_us = 0
+        self._newest_us = 0
+        self._since_us = -1
         self._read_s = 0.0
         self._readings = 0
         self._rows = {name: _Rows() for name in systems}
@@ -128,8 +129,10 @@ class Facts:
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
-        news = self.source.images_since(-1 if before is None else max(0, self._seen_us - _OVERLAP_US))
-        self._seen_us = max([self._seen_us, *(image.changed_us for image in news)])
+        settled_us = time.time_ns() // 1000 - _OVERLAP_US  # what is older can be read now
+        news = self.source.images_since(-1 if before is None else self._since_us)
+        self._newest_us = max([self._newest_us, *(image.changed_us for image in news)])
+        self._since_us = min(self._newest_us, settled_us)
         if before is None:
             self._known, self._read_s = {}, time.monotonic()
         fresh = {image.id: _facts(image) for image in news}
