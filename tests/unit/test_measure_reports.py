@@ -199,3 +199,19 @@ def test_labels_that_the_system_does_not_know_are_refused_by_the_commands(ct: Pa
         with pytest.raises(UserError, match=r"hip.*99.*hip_tissue_ct"):
             run("evaluate", "--truth", truth, "--pred", predicted, *system)
     assert not list((tmp_path / "out").glob("*.csv"))
+
+
+@pytest.mark.parametrize("empty", ["labels", "none", "both"])
+def test_what_is_empty_is_evaluated_and_reported(ct: Path, empty: str) -> None:
+    """``labels``: the truth is empty and the prediction is not; ``none``: the other way round."""
+    image = read_scan(ct / "images" / "hip")
+    (ct / "none").mkdir()
+    write_labels(ct / "none" / "hip.nii.gz", LabelMap(np.zeros(SHAPE, np.uint8), image.affine))
+    truth, predicted = {"labels": ("none", "labels"), "none": ("labels", "none"), "both": ("none", "none")}[empty]
+    given = ("evaluate", "--truth", ct / truth, "--pred", ct / predicted, "--system", "hip_tissue_ct")
+    run(*given, "--out", ct / "e", "--pdf")
+    cases = pd.read_csv(ct / "e" / "cases.csv")
+    muscle = cases[(cases["structure"] == "muscle") & (cases["side"] == "both")].iloc[0]
+    assert np.isnan(muscle["dice"]) if empty == "both" else muscle["dice"] == 0
+    assert np.isnan(muscle["assd_mm"])
+    assert (ct / "e" / "report.html").is_file() and (ct / "e" / "report.pdf").is_file()

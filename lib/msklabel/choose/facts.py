@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,21 +17,13 @@ from msklabel.choose.summary import IMAGE_ONLY, from_bytes
 from msklabel.errors import UserError
 from msklabel.system import System
 
+if TYPE_CHECKING:
+    from msklabel.store.core import ChangedImage
+
 _IMAGES_S = 300.0  # the table of images is read again at least this often
 _OVERLAP_US = 5_000_000  # longer than a row takes from its time stamp to its commit
 _READ = 200  # scores read at once
 _Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
-
-
-class ImageFacts(Protocol):
-    """What is known of a scan, empty where it is not; ``msklabel.store.core.ChangedImage`` is one."""
-
-    id: str
-    patient: str
-    site: str
-    modality: str
-    present: bool
-    changed_us: int
 
 
 class Score(Protocol):
@@ -47,7 +39,7 @@ class Score(Protocol):
 class Source(Protocol):
     """Where facts come from; the store behind a datastore gives them."""
 
-    def images_since(self, instant: int) -> Sequence[ImageFacts]:
+    def images_since(self, instant: int) -> Sequence[ChangedImage]:
         """The scans that came, went or changed after an instant (µs), in order of that."""
 
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[Score]:
@@ -166,7 +158,7 @@ class Facts:
                     rows.judged[row.image_id] = row.model_version, _parsed(row)
 
 
-def _facts(image: ImageFacts) -> _Known | None:
+def _facts(image: ChangedImage) -> _Known | None:
     return (image.patient, image.site, image.modality) if image.present else None
 
 

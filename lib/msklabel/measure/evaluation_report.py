@@ -80,6 +80,8 @@ def case_picture(truth: LabelMap, predicted: LabelMap, image: Scan | None, syste
 
 def _figures(rows: pd.DataFrame, model: str) -> list[Picture]:
     labels = rows[(rows["kind"] == "label") & (rows["side"] == "both") & (rows["state"] != "absent")]
+    if labels.empty:
+        return []
     volumes = {
         name: (g["truth_cm3"].tolist(), g["predicted_cm3"].tolist())
         for name, g in labels.groupby("structure", sort=False)

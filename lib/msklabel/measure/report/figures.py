@@ -32,7 +32,10 @@ def box_plots(values: Mapping[str, Sequence[float]], axis_label: str, title: str
     figure = Figure(figsize=(9, max(2.5, 0.8 + 0.27 * len(told))), layout="constrained")
     axes = figure.subplots()
     names = [name.replace("_", " ") for name in told]
-    axes.boxplot(list(told.values()), vert=False, tick_labels=names, showfliers=False, medianprops={"color": "C1"})
+    if told:
+        axes.boxplot(list(told.values()), vert=False, tick_labels=names, showfliers=False, medianprops={"color": "C1"})
+    else:
+        axes.text(0.5, 0.5, "no case has a value", transform=axes.transAxes, ha="center")
     for place, row in enumerate(told.values(), start=1):
         spread = place + 0.22 * np.linspace(-1, 1, len(row)) * (len(row) > 1)
         axes.plot(row, spread, "o", color="C0", markersize=3, alpha=0.6)
