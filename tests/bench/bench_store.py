@@ -3,7 +3,7 @@
     python tests/bench/bench_store.py --images 10000
 
 The scans are hard links to one tiny file, so that the time is the store's and not the disk's. MONAI Label's datastore
-has no leases and one JSON file; at more than ``--peer`` images it is left out, because it takes hours.
+has no leases and one JSON file; at more than ``--peer`` images it is left out, because a start takes minutes.
 """
 
 from __future__ import annotations
