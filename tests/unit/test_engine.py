@@ -74,6 +74,17 @@ def test_postprocess_keeps_the_largest_part_and_fills_only_background() -> None:
     assert labels[15, 15, 0] == 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_two_voxels_in_one_row_with_a_gap_are_cleaned(axis: int) -> None:
+    labels = np.zeros((5, 5, 5), np.uint8)
+    row = np.moveaxis(labels, axis, 0)[:, 2, 2]
+    row[[1, 3]] = 1
+
+    cleaned = postprocess(labels, make_system(postprocess={"largest_component": ["dense"]}))
+
+    assert cleaned.sum() == 1
+
+
 def test_dice_by_hand() -> None:
     a, b = np.array([1, 1, 0, 3]), np.array([1, 0, 0, 3])
     assert dice(a, b, 1) == pytest.approx(2 / 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,17 +93,17 @@ class Facts:
         with self._lock:
             images = self._current_images()
             opinions = {name: self._opinion(name, images) for name in systems}
-        taken = _members(images.ids, labelled)
+        taken = _members(images, labelled)
         fits: Flags = np.zeros(len(images), bool)
         for name in systems:
             fits = fits | images.fits[name]
         free = fits & ~taken
         own: Flags = np.zeros(len(images), bool)
-        for image_id, whose in (held or {}).items():
-            for here in places_of(images, [image_id]):
-                own[here] = whose == holder and free[here]
-                free[here] = free[here] and whose == holder
-                taken[here] = True
+        with_somebody = _members(images, held or ())
+        own[places_of(images, (image_id for image_id, whose in (held or {}).items() if whose == holder))] = True
+        own &= free
+        free &= own | ~with_somebody
+        taken |= with_somebody
         return replace(
             images,
             taken=taken,
@@ -117,7 +116,7 @@ class Facts:
     def described(self, system: str, pool: Pool) -> Flags:
         """Whether each scan of a pool was looked at without a model; shape (scans,)."""
         with self._lock:
-            return _members(pool.ids, self._rows[system].features)
+            return _members(pool, self._rows[system].features)
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
@@ -185,10 +184,10 @@ def _table(known: Mapping[str, _Known], systems: Mapping[str, System]) -> Pool:
     )
 
 
-def _members(ids: Sequence[str], wanted: Iterable[str]) -> Flags:
-    """Which of sorted ids are wanted."""
-    flags: Flags = np.zeros(len(ids), bool)
-    flags[_places(ids, wanted)] = True
+def _members(pool: Pool, wanted: Iterable[str]) -> Flags:
+    """Which scans of a pool are wanted."""
+    flags: Flags = np.zeros(len(pool), bool)
+    flags[places_of(pool, wanted)] = True
     return flags
 
 
@@ -260,13 +259,5 @@ def _embeddings(ids: Sequence[str], rows: _Rows) -> np.ndarray:
 
 def places_of(pool: Pool, ids: Iterable[str]) -> Indices:
     """Places of scans in a pool; those that are not there are left out."""
-    return _places(pool.ids, ids)
-
-
-def _places(known: Sequence[str], ids: Iterable[str]) -> Indices:
-    found = []
-    for image_id in ids:
-        here = bisect_left(known, image_id)
-        if here < len(known) and known[here] == image_id:
-            found.append(here)
-    return np.array(found, int)
+    place = pool.place
+    return np.array([place[image_id] for image_id in ids if image_id in place], int)

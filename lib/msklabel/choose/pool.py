@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,13 @@ class Opinion:
     broken: Flags
     round: int
 
-    @property
+    @cached_property
     def scored(self) -> Flags:
         """Whether a model judged each scan, and gave numbers; shape (scans,)."""
         judged: Flags = ~np.isnan(self.predicted_dice) | ~np.isnan(self.entropy).all(axis=1)
         return judged & ~self.broken
 
-    @property
+    @cached_property
     def uncertainty(self) -> Floats:
         """Mean entropy over the labels that a scan has; shape (scans,)."""
         return row_mean(self.entropy)
@@ -82,6 +83,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """Place of each scan by its identifier."""
+        return {image_id: place for place, image_id in enumerate(self.ids)}
 
     @property
     def candidates(self) -> Indices:

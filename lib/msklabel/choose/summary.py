@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
+import zlib
 from dataclasses import dataclass, fields
 from math import prod
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from msklabel.errors import UserError
 
@@ -114,17 +116,16 @@ class Summary:
 
 
 def to_bytes(summary: Summary) -> bytes:
-    """Serialise as a compressed npz without pickle; half precision except for volumes."""
+    """Serialise as compressed safetensors; half precision except for volumes."""
     arrays, facts = {}, {}
     for field in fields(summary):
         value = getattr(summary, field.name)
         if isinstance(value, np.ndarray):
-            arrays[field.name] = value.astype(np.float32 if field.name == "volume_cm3" else np.float16)
+            kind = np.float32 if field.name == "volume_cm3" else np.float16
+            arrays[field.name] = np.ascontiguousarray(value, kind)
         else:
             facts[field.name] = vars(value) if isinstance(value, Slices) else value
-    stream = io.BytesIO()
-    np.savez_compressed(stream, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
-    return stream.getvalue()
+    return zlib.compress(save({**arrays, "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}))
 
 
 def from_bytes(data: bytes) -> Summary:
@@ -134,12 +135,11 @@ def from_bytes(data: bytes) -> Summary:
         UserError: If it is none of ours.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays: dict[str, Any] = load(zlib.decompress(data))
         facts = json.loads(arrays.pop("facts").tobytes())
         facts |= {"members": tuple(facts["members"]), "slices": Slices(**facts["slices"])}
         return Summary(**facts, **arrays)
-    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, zlib.error, SafetensorError) as error:
         raise UserError("a stored summary cannot be read; score the scan again") from error
 
 

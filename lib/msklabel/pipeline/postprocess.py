@@ -37,7 +37,8 @@ def _clean(labels: NDArray[np.uint8], system: System) -> None:
         box = boxes[indices[name] - 1] if indices[name] <= len(boxes) else None
         if box is not None:
             mask = labels[box] == indices[name]
-            labels[box][mask & (cc3d.largest_k(mask, k=1) == 0)] = 0
+            kept = cc3d.largest_k(mask.view(np.uint8), k=1)  # cc3d 4.1.1 raises on flags such as 1, 0, 1 in a row
+            labels[box][mask & (kept == 0)] = 0
     for name in system.postprocess.fill_holes:
         box = boxes[indices[name] - 1] if indices[name] <= len(boxes) else None
         if box is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Double, ForeignKey, Index, Select, select
+from sqlalchemy import ColumnElement, Double, ForeignKey, Index, Select, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -78,14 +78,16 @@ class Leases:
         """
         with self._database.write(lasting=False) as session:
             at = self._clock()
-            running = {lease.image_id: lease for lease in session.scalars(_running(at))}
+            held = _held(session, at)
             for image_id in candidates:
-                lease = running.get(image_id)
-                if lease is None:
+                whose = held.get(image_id)
+                if whose is None:
                     session.add(Lease(image_id=image_id, holder=holder, seconds=seconds, **_span(at, seconds)))
                     return image_id
-                if lease.holder == holder:
-                    lease.seconds, lease.expires = seconds, at + timedelta(seconds=seconds)
+                if whose == holder:
+                    again = {"seconds": seconds, "expires": at + timedelta(seconds=seconds)}
+                    own = (Lease.image_id == image_id, Lease.holder == holder)
+                    session.execute(update(Lease).where(*own, *_runs(at)).values(again))
                     return image_id
         return None
 
@@ -122,7 +124,8 @@ class Leases:
 
     def held(self, at: datetime | None = None) -> dict[str, str]:
         """Holder of each scan that is with somebody at a time; now by default."""
-        return {lease.image_id: lease.holder for lease in self.running(at)}
+        with self._database.read() as session:
+            return _held(session, at or self._clock())
 
     def running(self, at: datetime | None = None) -> list[Lease]:
         """The leases that run at a time, by image id; now by default."""
@@ -174,8 +177,17 @@ def _end(session: Session, image_id: str, holder: str, at: datetime) -> bool:
     return any(lease.expires > at for lease in leases)
 
 
+def _held(session: Session, at: datetime) -> dict[str, str]:
+    """Holder of each scan; two columns only, as there may be hundreds and each "next" asks twice."""
+    return dict(session.execute(select(Lease.image_id, Lease.holder).where(*_runs(at))).tuples().all())
+
+
 def _running(at: datetime) -> Select[Any]:
-    return select(Lease).where(Lease.released.is_(None), Lease.expires > at)
+    return select(Lease).where(*_runs(at))
+
+
+def _runs(at: datetime) -> tuple[ColumnElement[bool], ...]:
+    return Lease.released.is_(None), Lease.expires > at
 
 
 def _span(at: datetime, seconds: float) -> dict[str, datetime]:
