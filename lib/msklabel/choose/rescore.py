@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,9 @@ from msklabel.choose.strategies import STRATEGIES
 from msklabel.choose.summarise import Summarise
 from msklabel.choose.summary import IMAGE_ONLY, to_bytes
 from msklabel.errors import UserError
+from msklabel.imaging.scan import Scan
 from msklabel.networks import Weights, loaded_network
+from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.pipeline.preprocess import Preprocess
 from msklabel.predict.engine import Engine
 from msklabel.predict.source import read_for
@@ -77,13 +80,15 @@ class Rescore:
         return report
 
     def _system(self, name: str, serving: str | None, limit: int) -> dict[str, Any]:
-        judge = self._judge(self.store.systems[name], serving)
+        system = self.store.systems[name]
+        judge = self._judge(system, serving)
         due = self.due(name, serving)
+        read = one_ahead(lambda image_id: read_for(system, self.store.images.path(image_id)), due[:limit])
         started, failed = time.monotonic(), 0
-        for done, image_id in enumerate(due[:limit], 1):
+        for done, (image_id, scan) in enumerate(zip(due[:limit], read, strict=True), 1):
             self.wait()
             try:
-                summary, values = judge(image_id)
+                summary, values = judge(scan.result())
             except UserError as error:
                 logger.warning("%s: %s", image_id, error)
                 summary, values = b"", {"unreadable": 1.0}
@@ -102,7 +107,7 @@ class Rescore:
         groups = []
         for open_scans in (pool.open & ~current, pool.fits[name] & ~pool.open & ~current):
             if open_scans.any():
-                some = Pool(**{**vars(pool), "open": open_scans})
+                some = replace(pool, open=open_scans)
                 groups += STRATEGIES["uncertain"](some, {}, np.random.default_rng(0)).places.tolist()
         return [pool.ids[place] for place in groups]
 
@@ -112,22 +117,20 @@ class Rescore:
         described = set(self.store.scores.of(name, IMAGE_ONLY))
         return np.array([image_id in described for image_id in pool.ids], bool)
 
-    def _judge(self, system: System, serving: str | None) -> Callable[[str], tuple[bytes, dict[str, float]]]:
+    def _judge(self, system: System, serving: str | None) -> Callable[[Scan], tuple[bytes, dict[str, float]]]:
         """What turns a scan into a summary and its values."""
         if serving is None:
             preprocess = Preprocess(system)
 
-            def describe(image_id: str) -> tuple[bytes, dict[str, float]]:
-                prepared = preprocess(read_for(system, self.store.images.path(image_id)))
-                return image_features(prepared).tobytes(), {}
+            def describe(scan: Scan) -> tuple[bytes, dict[str, float]]:
+                return image_features(preprocess(scan)).tobytes(), {}
 
             return describe
         networks = [loaded_network(system, weights) for weights in self.versions.weights(system, serving)]
         earlier = [loaded_network(system, weights) for weights in self._earlier(system, serving)]
         summarise = Summarise(Engine(system, networks, self.device), serving, earlier)
 
-        def judge(image_id: str) -> tuple[bytes, dict[str, float]]:
-            scan = read_for(system, self.store.images.path(image_id))
+        def judge(scan: Scan) -> tuple[bytes, dict[str, float]]:
             _, summary = summarise(scan, lambda done, windows: self.wait())
             return to_bytes(summary), summary.values
 

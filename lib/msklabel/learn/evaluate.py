@@ -12,6 +12,7 @@ from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.learn.annotation import UNKNOWN, known_classes
 from msklabel.learn.cases import Case
+from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.predict.engine import Segmentation, dice
 from msklabel.system import System
 
@@ -35,8 +36,9 @@ def case_dice(
     NaN where neither truth nor prediction has the label, and for a label that was not looked for.
     """
     result: CaseDice = {}
-    for done, case in enumerate(cases, 1):
-        scan, truth = case.read(segmenter.system)
+    read = one_ahead(lambda case: case.read(segmenter.system), cases)
+    for done, (case, pair) in enumerate(zip(cases, read, strict=True), 1):
+        scan, truth = pair.result()
         result[case.id] = label_dice(segmenter.system, segmenter(scan).labels.array, truth, case.annotated)
         if progress:
             progress(done, len(cases))

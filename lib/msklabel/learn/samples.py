@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn import functional
 from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import PreparedCase
 from msklabel.learn.replay import Item, balanced, replayed
+from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.predict.engine import padded
 from msklabel.predict.windows import Starts, window_slices, with_channels
 from msklabel.sections import Augment
@@ -104,14 +104,8 @@ class Samples:
             made = (image, labels.long(), known)
             return Batch(*(tensor.pin_memory() for tensor in made)) if pinned else Batch(*made)
 
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            following = ahead.submit(batch, groups[0]) if groups else None
-            for group in [*groups[1:], None]:
-                if following is None:
-                    return
-                ready = following.result()
-                following = ahead.submit(batch, group) if group is not None else None
-                yield ready
+        for made in one_ahead(batch, groups):
+            yield made.result()
 
     def steps(self) -> int:
         """Batches in an epoch."""
