@@ -39,10 +39,10 @@ from msklabel.predict.engine import Engine
 from msklabel.system import System
 from msklabel_phantoms.write import generate
 
-SHAPE, SPACING_MM, SLICE_MM = (64, 48, 3), 6.0, 6.0
+SHAPE, SPACING_MM, SLICE_MM = (64, 48, 12), 6.0, 6.0
 KINDS = ("shifted", "sides swapped", "classes swapped", "half empty")
 NETWORK = {"name": "dense_unet", "levels": 3, "layers_per_block": 1, "growth": 8, "first_features": 12}
-TRAIN = {"batch": 4, "learning_rate": 5.0e-3, "epochs": 24}
+TRAIN = {"batch": 4, "learning_rate": 5.0e-3, "epochs": 24, "crops_per_scan": 3}
 
 
 @dataclass(frozen=True)

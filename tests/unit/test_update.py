@@ -130,5 +130,5 @@ def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
     assert float(update.versions.weights(SYSTEM, version.name)[0]["way"]) == pytest.approx(share * way)
     assert update.versions.serving("toy") == (version.name if passed else served.name)
     said = "; ".join(version.metrics["reasons"])
-    assert ("50% of the way from version 0001 to what was trained" in said) == (share == 0.5)
-    assert ("neither passes 50% and 25% of the way" in said) == (not passed)
+    assert ("0.5 of the way from version 0001 to what was trained" in said) == (share == 0.5)
+    assert ("nor does it pass at 0.5 or 0.25 or 0.125 of the way" in said) == (not passed)

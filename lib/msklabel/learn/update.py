@@ -30,7 +30,7 @@ from msklabel.predict.engine import Engine
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
-_SHARES = (1.0, 0.5, 0.25)  # of the way from the version in service to the candidate, as long as none passes
+_SHARES = (1.0, 0.5, 0.25, 0.125)  # of the way from the version in service to the candidate, as long as none passes
 
 
 @dataclass(frozen=True)
@@ -276,10 +276,10 @@ class Update:
         """What is written down about a version, for good."""
         dices, verdict, reasons = chosen.dices, chosen.verdict, list(chosen.verdict.reasons)
         if chosen.share < 1:
-            reasons.append(f"{chosen.share:.0%} of the way from version {plan.serving} to what was trained")
+            reasons.append(f"{chosen.share:.3g} of the way from version {plan.serving} to what was trained")
         elif len(tried) > 1:
-            shares = " and ".join(f"{one.share:.0%}" for one in tried[1:])
-            reasons.append(f"neither passes {shares} of the way from version {plan.serving}")
+            shares = " or ".join(f"{one.share:.3g}" for one in tried[1:])
+            reasons.append(f"nor does it pass at {shares} of the way from version {plan.serving}")
         selection = plan.selection
         parent = self.versions.get(self.system.name, plan.base).metrics if plan.base else {}
         learned = {case.label for case in selection.learned}
