@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -19,16 +18,18 @@ from dicom_samples import OBLIQUE, series
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.testclient import TestClient
+from highdicom.frame import encode_frame
+from hospital import foreign_seg
 from live import DRAFT, SYSTEM, Site, start, wait_for
 from orthanc import needs_orthanc, orthanc, upload
-from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless
 
 from msklabel.catalogue import load_catalogue
 from msklabel.imaging import LabelMap
 from msklabel.imaging.dicom import series_files
 from msklabel.imaging.read import read_labels, read_scan
-from msklabel.imaging.seg_read import read_seg
+from msklabel.imaging.seg_read import LABEL_MAP_SEGMENTATION, read_seg
 from msklabel.imaging.write import write_labels
 from msklabel.serve.dicomweb_proxy import DicomwebProxy
 from msklabel.serve.errors import ErrorAnswers
@@ -127,36 +128,15 @@ def test_a_submitted_label_is_put_into_the_pacs_voxel_for_voxel(site: tuple, tmp
     assert len(ours.ask("GET", "/datastore/?output=all").json()["objects"]) == 2
 
 
-def foreign_seg(folder: Path, array: np.ndarray, names: dict[int, str]) -> pydicom.Dataset:
-    """A segmentation as another program writes it: its own numbers and codes, segments told by their names only."""
-    sources = [pydicom.dcmread(path) for path in series_files(folder)]
-    organ = codes.SCT.Organ
-    described = [
-        hd.seg.SegmentDescription(number, name, codes.SCT.Tissue, organ, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
-        for number, name in names.items()
-    ]
-    return hd.seg.Segmentation(
-        source_images=sources,
-        pixel_array=array.transpose(2, 1, 0),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=described,
-        series_instance_uid=generate_uid(),
-        series_number=1,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="Elsewhere",
-        manufacturer_model_name="Workstation",
-        software_versions="1",
-        device_serial_number="1",
-        content_creator_name="Else^Where",
-    )
+def images(folder: Path) -> list[pydicom.Dataset]:
+    return [pydicom.dcmread(path) for path in series_files(folder)]
 
 
 def test_a_segmentation_of_another_program_becomes_a_label(site: tuple, tmp_path: Path) -> None:
     ours, pacs, folder = site
     scan = read_scan(folder / "ct1")
     array = np.random.default_rng(0).choice([0, 0, 1, 2], scan.shape).astype(np.uint8)
-    pacs.store(foreign_seg(folder / "ct1", array, {1: "Muscle", 2: "Cortical Bone"}))
+    pacs.store(foreign_seg(images(folder / "ct1"), array, {1: "Muscle", 2: "Cortical Bone"}))
     image = uid_of(folder, "ct1")
 
     def listed() -> Any:
@@ -173,11 +153,27 @@ def test_a_segmentation_of_another_program_becomes_a_label(site: tuple, tmp_path
 def test_a_segmentation_with_a_segment_of_no_system_is_refused_with_its_name(site: tuple) -> None:
     ours, pacs, folder = site
     array = np.ones(read_scan(folder / "ct0").shape, np.uint8)
-    foreign = foreign_seg(folder / "ct0", array, {1: "Spleen"})
+    foreign = foreign_seg(images(folder / "ct0"), array, {1: "Spleen"})
     pacs.store(foreign)
     uid = str(foreign.SeriesInstanceUID)
     outcome = wait_for(lambda: ours.ask("GET", "/msk/segmentations").json().get(uid), 60)
     assert outcome.startswith("refused: no label of the system for: Spleen")
+
+
+def test_a_segmentation_that_cannot_be_decoded_is_refused_alone(site: tuple) -> None:
+    ours, pacs, folder = site
+    array = np.ones(read_scan(folder / "ct0").shape, np.uint8)
+    foreign = foreign_seg(images(folder / "ct0"), array, {1: "Muscle"})
+    foreign.SOPClassUID = foreign.file_meta.MediaStorageSOPClassUID = LABEL_MAP_SEGMENTATION
+    foreign.SegmentationType, foreign.BitsAllocated, foreign.BitsStored, foreign.HighBit = "LABELMAP", 8, 8, 7
+    foreign.PixelData = encapsulate([encode_frame(array[..., 0].T.copy(), JPEGLSLossless, 8, 8, "MONOCHROME2")] * 4)
+    foreign["PixelData"].VR, foreign["PixelData"].is_undefined_length = "OB", True
+    foreign.file_meta.TransferSyntaxUID = JPEGLSLossless
+    pacs.store(foreign)
+    uid = str(foreign.SeriesInstanceUID)
+    outcome = wait_for(lambda: ours.ask("GET", "/msk/segmentations").json().get(uid), 60)
+    assert outcome.startswith("refused: ")
+    assert "cannot be read (JPEG-LS Lossless" in outcome
 
 
 def test_the_proxy_keeps_the_query_and_its_own_addresses(site: tuple) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,38 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass
+class Orthanc:
+    """A PACS that can be stopped and started again.
+
+    Attributes:
+        folder: With its settings and all that it stores.
+        address: Of its REST interface, the same at each start; DICOMweb is below ``/dicom-web``.
+        process: That runs.
+    """
+
+    folder: Path
+    address: str
+    process: subprocess.Popen[bytes]
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Pull the plug for a while; it would wait for open connections."""
+        self.process.kill()
+        self.process.wait(20)
+        try:
+            yield
+        finally:
+            self.process = _started(self.folder, self.address)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
 @contextlib.contextmanager
-def orthanc(folder: Path, user: str = "pacs", password: str = "secret") -> Iterator[str]:
-    """Start Orthanc; gives the address of its REST interface, DICOMweb is below ``/dicom-web``."""
+def running_orthanc(folder: Path, user: str = "pacs", password: str = "secret") -> Iterator[Orthanc]:
+    """Start Orthanc."""
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     settings = {
@@ -46,20 +76,32 @@ def orthanc(folder: Path, user: str = "pacs", password: str = "secret") -> Itera
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(settings), encoding="utf-8")
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([str(PROGRAM), str(folder / "orthanc.json")], stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
+    pacs = Orthanc(folder, address, _started(folder, address))
     try:
-        for _ in range(300):
-            with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{address}/system", auth=(user, password), timeout=5).ok:
-                    break
-            assert process.poll() is None, (folder / "orthanc.log").read_text()
-            time.sleep(0.1)
-        yield address
+        yield pacs
     finally:
-        process.terminate()
-        process.wait(20)
+        pacs.stop()
+
+
+@contextlib.contextmanager
+def orthanc(folder: Path) -> Iterator[str]:
+    """Start Orthanc; gives its address."""
+    with running_orthanc(folder) as pacs:
+        yield pacs.address
+
+
+def _started(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    """Start Orthanc and wait until it answers, whoever may ask."""
+    with (folder / "orthanc.log").open("ab") as log:
+        process = subprocess.Popen([str(PROGRAM), str(folder / "orthanc.json")], stdout=log, stderr=log)
+    for _ in range(300):
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"{address}/system", timeout=5).status_code in (200, 401):
+                break
+        assert process.poll() is None, (folder / "orthanc.log").read_text()
+        time.sleep(0.1)
+    return process
 
 
 def upload(address: str, *files: Path, auth: tuple[str, str] = ("pacs", "secret")) -> None:

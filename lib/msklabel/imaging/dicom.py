@@ -50,6 +50,8 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 def _ordered(name: str, headers: dict[Path, pydicom.Dataset]) -> list[Path]:
     slices = list(headers.values())
+    if any(int(s.get("NumberOfFrames") or 1) > 1 for s in slices):
+        raise ImageError(f"{name}: {len(slices)} images of several frames in one series; only a single one is read")
     if any("ImagePositionPatient" not in s or "ImageOrientationPatient" not in s for s in slices):
         raise ImageError(f"{name}: slices without position and orientation do not make a volume")
     if len({(s.Rows, s.Columns) for s in slices}) > 1:

@@ -28,6 +28,7 @@ from PIL import Image
 
 from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.names import PICTURE_SUFFIXES, SUFFIXES, without_suffix
+from msklabel.imaging.pixel_data import losses, lossy_sentence, require_readable, require_whole
 from msklabel.imaging.scan import ImageError, Scan
 
 _SOP_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")  # CR, DX
@@ -75,7 +76,7 @@ def read_radiograph(path: Path, spacing_mm: Sequence[float] | None = None) -> Sc
 
     Returns:
         Shape (1, columns, rows, 1), values as stored (rescaled; MONOCHROME1 inverted within its range of bits);
-        ``facts`` may hold ``side``.
+        ``facts`` may hold ``side`` and ``lossy``.
 
     Raises:
         ImageError: If it is damaged or cut off, has colours or several frames, is no frontal view, or nothing says how
@@ -213,6 +214,8 @@ def _whole_dicom(path: Path) -> pydicom.Dataset:
         raise ImageError(f"{path.name}: cannot be read as a DICOM image; the file is damaged or cut off") from error
     if "PixelData" not in data:
         raise ImageError(f"{path.name}: no complete image in this file; it is damaged or cut off")
+    require_readable(data, path.name)
+    require_whole(data, len(data.PixelData), path.name)
     if int(data.get("NumberOfFrames") or 1) > 1:
         raise ImageError(f"{path.name}: a radiograph is one image, this file holds {data.NumberOfFrames} frames")
     return data
@@ -239,6 +242,7 @@ def _dicom_pixels(path: Path, header: pydicom.Dataset) -> NDArray[Any]:
 def _dicom_facts(header: pydicom.Dataset) -> dict[str, str]:
     facts = {name: str(header.get(keyword) or "").strip() for name, keyword in _FACTS.items()}
     facts["side"] = next((s for k in ("ImageLaterality", "Laterality") if (s := header.get(k)) in ("L", "R")), "")
+    facts["lossy"] = lossy_sentence({losses(header)})
     return {name: value for name, value in facts.items() if value}
 
 

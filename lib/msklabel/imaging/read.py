@@ -16,6 +16,7 @@ from msklabel.imaging.geometry import from_lps
 from msklabel.imaging.multiframe import stack_affine
 from msklabel.imaging.names import SUFFIXES
 from msklabel.imaging.nifti import require_whole
+from msklabel.imaging.pixel_data import check_pixel_data, lossy_sentence
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
 
@@ -39,11 +40,12 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
         spacing_mm: Of a radiograph: distance of neighbouring columns and rows, mm, where its file does not say it.
 
     Returns:
-        The scan, voxels as stored (rescaled to HU for DICOM CT), a fourth dimension as channels.
+        The scan, voxels as stored (rescaled to HU for DICOM CT), a fourth dimension as channels. ``facts`` holds
+        ``lossy``, a sentence, where DICOM images were compressed with losses.
 
     Raises:
-        ImageError: If it is no image, damaged, not a regular volume, its values are not all finite, or it is a
-            radiograph and nothing says how large its pixels are.
+        ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, its
+            values are not all finite, or it is a radiograph and nothing says how large its pixels are.
     """
     path = Path(path)
     files = _files(path)
@@ -51,15 +53,16 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
         return read_radiograph(files[0], spacing_mm)
     if spacing_mm is not None:
         raise ImageError(f"{path.name}: spacing_mm is for radiographs; other scans carry their own geometry")
-    may_have_frames = len(files) == 1 and (path.is_dir() or not path.name.lower().endswith(_NOT_DICOM))
-    placed = stack_affine(files[0]) if may_have_frames else None
+    may_be_dicom = path.is_dir() or not path.name.lower().endswith(_NOT_DICOM)
+    lossy = lossy_sentence({check_pixel_data(file, path.name) for file in files}) if may_be_dicom else ""
+    placed = stack_affine(files[0]) if may_be_dicom and len(files) == 1 else None
     image = _load(path, files)
     array, affine = _unpack(image, path)
     affine = affine if placed is None else placed
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
     facts = {name: image.GetMetaData(tag).strip() for tag, name in _FACTS.items() if image.HasMetaDataKey(tag)}
-    return Scan(array, affine, facts)
+    return Scan(array, affine, facts | ({"lossy": lossy} if lossy else {}))
 
 
 def read_labels(path: str | Path) -> LabelMap:

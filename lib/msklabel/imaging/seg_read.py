@@ -158,7 +158,7 @@ def _at(
 def _frames(segmentation: pydicom.Dataset) -> Iterator[NDArray[np.integer]]:
     """Segment numbers (rows, columns) of each frame; one of a binary segmentation has a single segment."""
     if segmentation.SOPClassUID == LABEL_MAP_SEGMENTATION or segmentation.get("SegmentationType") == "LABELMAP":
-        yield from segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+        yield from _decoded(segmentation)
         return
     for number, frame in enumerate(_binary_frames(segmentation)):
         yield frame.astype(np.uint16) * _segment_of(segmentation, number)
@@ -169,7 +169,7 @@ def _binary_frames(segmentation: pydicom.Dataset) -> Iterator[NDArray[np.uint8]]
     size = int(segmentation.Rows) * int(segmentation.Columns)
     count = int(segmentation.get("NumberOfFrames") or 1)
     if segmentation.file_meta.TransferSyntaxUID.is_compressed:
-        yield from segmentation.pixel_array.reshape(count, segmentation.Rows, segmentation.Columns)
+        yield from _decoded(segmentation)
         return
     packed = np.frombuffer(segmentation.PixelData, np.uint8)
     if len(packed) * 8 < size * count:
@@ -178,6 +178,15 @@ def _binary_frames(segmentation: pydicom.Dataset) -> Iterator[NDArray[np.uint8]]
         first, last = number * size, (number + 1) * size
         bits = np.unpackbits(packed[first // 8 : -(-last // 8)], bitorder="little")
         yield bits[first % 8 : first % 8 + size].reshape(segmentation.Rows, segmentation.Columns)
+
+
+def _decoded(segmentation: pydicom.Dataset) -> NDArray[np.integer]:
+    """All frames, (frames, rows, columns), by pydicom, which has no decoder for some transfer syntaxes."""
+    try:
+        return segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+        stored = segmentation.file_meta.TransferSyntaxUID.name
+        raise ImageError(f"the segmentation's pixels cannot be read ({stored}); store it uncompressed") from error
 
 
 def _segment_of(segmentation: pydicom.Dataset, number: int) -> int:

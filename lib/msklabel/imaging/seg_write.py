@@ -89,7 +89,7 @@ def write_seg(
     described = [_describe(n, names[i], scheme[names[i]], drawn, system) for n, i in enumerate(present, 1)]
     content = hashlib.sha256(labels.array.tobytes()).hexdigest()
     segmentation = Segmentation(
-        source_images=[_complete(source) for source in sources],
+        source_images=[_complete(source, grid) for source in sources],
         pixel_array=numbers[labels.array].transpose(2, 1, 0),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=described,
@@ -135,18 +135,30 @@ def _describe(number: int, name: str, label: Label, drawn: Drawn, system: str) -
     )
 
 
-def _complete(source: pydicom.Dataset) -> pydicom.Dataset:
-    """The source with empty values where it lacks an attribute that every image should have."""
-    missing = [keyword for keyword in _TYPE_2 if keyword not in source]
-    half_said = source.get("LossyImageCompression") == "01" and not all(keyword in source for keyword in _LOSSY)
-    if not missing and not half_said:
-        return source
+def _complete(source: pydicom.Dataset, grid: SourceGrid) -> pydicom.Dataset:
+    """The source as highdicom wants it: with empty values where it lacks an attribute that every image should have."""
     whole = pydicom.Dataset(source)
-    for keyword in missing:
-        setattr(whole, keyword, "")
-    if half_said:  # with which method and ratio nobody knows, so the segmentation cannot repeat it
-        del whole.LossyImageCompression
+    for keyword in _TYPE_2:
+        if keyword not in source:
+            setattr(whole, keyword, "")
+    if "SliceThickness" not in source:
+        whole.SliceThickness = None
+    if source.get("LossyImageCompression") == "01" and not all(keyword in source for keyword in _LOSSY):
+        del whole.LossyImageCompression  # with which method and ratio nobody knows, so that it cannot be repeated
+    if grid.affine is None and "FrameOfReferenceUID" in source:  # a radiograph's says nothing of where its pixels lie
+        del whole.FrameOfReferenceUID
+    if "PerFrameFunctionalGroupsSequence" in source:
+        whole.SharedFunctionalGroupsSequence = [_shared(source)]
     return whole
+
+
+def _shared(source: pydicom.Dataset) -> pydicom.Dataset:
+    """What all frames share, with what some scanners repeat for each of them; they are one grid, so it is the same."""
+    shared = pydicom.Dataset((source.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0])
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if repeated := source.PerFrameFunctionalGroupsSequence[0].get(name):
+            setattr(shared, name, repeated)
+    return shared
 
 
 def _cielab(color: tuple[int, int, int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -25,6 +26,7 @@ from msklabel.predict.source import read_for
 from msklabel.sections import Label
 from msklabel.system import System
 
+logger = logging.getLogger(__name__)
 RESULT_SUFFIXES = (".nii.gz", ".nrrd", ".nii", ".mha")
 THRESHOLD_SUFFIX = "_threshold"
 INTERPOLATE = "interpolate"
@@ -73,11 +75,16 @@ class SegmentationTask(InferTask):
         file = _write_result(f"{self.system.name}{suffix}", labels, self.system.labels)
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
+        warnings = [*result.facts.get("warnings", ())]
+        if lossy := scan.facts.get("lossy"):
+            warnings.append(lossy)
+            logger.warning("%s: %s", Path(request["image"]).name, lossy)
         return str(file), {
             "label_names": self.system.label_indices,
             "latencies": {stage: round(s, 4) for stage, s in seconds.items()},
             "model_version": version,
             **result.facts,
+            **({"warnings": warnings} if warnings else {}),
         }
 
 

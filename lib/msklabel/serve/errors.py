@@ -68,6 +68,18 @@ def explain(error: Exception) -> tuple[int, str]:
     )
 
 
+def explain_and_log(error: Exception, where: str) -> tuple[int, str]:
+    """As :func:`explain`; bugs, failures of other servers, and scans that are refused are in the log, too."""
+    status, sentence = explain(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s failed", where, exc_info=error)
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s: %s", where, sentence if isinstance(error, UserError) else f"{sentence} ({error})")
+    elif isinstance(error, UserError) and status == HTTPStatus.BAD_REQUEST:
+        logger.warning("%s: %s", where, sentence)
+    return status, sentence
+
+
 class ErrorAnswers:
     """ASGI middleware: answer what the routes raise."""
 
@@ -88,11 +100,7 @@ class ErrorAnswers:
         try:
             await self.app(scope, receive, watch)
         except Exception as error:
-            status, sentence = explain(error)
-            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                logger.exception("%s %s failed", scope["method"], scope["path"])
-            elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                logger.error("%s %s: %s (%s)", scope["method"], scope["path"], sentence, error)
+            status, sentence = explain_and_log(error, f"{scope['method']} {scope['path']}")
             if started:
                 raise
             if status != _CLIENT_CLOSED:

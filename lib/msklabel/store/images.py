@@ -149,6 +149,8 @@ class Images:
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
             for fact in ("patient", "site", "modality"):
                 setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
+            if lossy := scan.facts.get("lossy"):
+                row.info = {**row.info, "lossy": lossy}
         return Grid(scan.shape, scan.affine)
 
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:

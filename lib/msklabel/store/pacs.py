@@ -20,6 +20,8 @@ from requests.adapters import HTTPAdapter
 
 from msklabel.durable import flush
 from msklabel.errors import Unreachable, UserError
+from msklabel.imaging.pixel_data import require_readable, require_whole
+from msklabel.imaging.scan import ImageError
 from msklabel.store.files import storage_full_told
 
 _PAGE = 200
@@ -114,7 +116,9 @@ class Pacs:
             progress: Called with images fetched and images in all.
 
         Raises:
-            Unreachable: If the server does not answer, or sends another number of images than it lists.
+            Unreachable: If the server does not answer, or sends another number of images than it lists, or one without
+                all of its pixels.
+            ImageError: If nothing here decodes the images.
             StorageFull: If they do not fit.
         """
         wanted = self.instances(study, series)
@@ -156,6 +160,7 @@ class Pacs:
         got: set[str] = set()
         with self._client() as client:
             for dataset in client.iter_series(study, series, media_types=_AS_STORED):
+                _require_pixels(dataset, series)
                 file = folder / f"{len(got):05d}.dcm"
                 dataset.save_as(file, write_like_original=False)
                 flush(file)
@@ -216,6 +221,16 @@ class _Timed(HTTPAdapter):
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
         """Send within the time limits."""
         return super().send(request, **{**options, "timeout": self._timeouts_s})
+
+
+def _require_pixels(image: pydicom.Dataset, series: str) -> None:
+    require_readable(image, f"series {series}")
+    if "SOPInstanceUID" not in image or "PixelData" not in image:
+        raise Unreachable(f"the PACS sends a part of an image only: one of series {series} has no pixels", 502)
+    try:
+        require_whole(image, len(image.PixelData), str(image.SOPInstanceUID))
+    except ImageError as error:  # it may come whole the next time
+        raise Unreachable(f"the PACS sends a part of an image only: {error}", 502) from error
 
 
 def _series(row: pydicom.Dataset, modality: str) -> Series:

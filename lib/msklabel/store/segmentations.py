@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from sqlalchemy.exc import SQLAlchemyError
 
 from msklabel import __version__
 from msklabel.errors import Conflict, NotFound, UserError
@@ -95,6 +96,11 @@ class SegmentationExchange:
                     raise
                 outcome = f"refused: {error}"
                 logger.warning("segmentation %s is not taken in: %s", series.uid, error)
+            except (SQLAlchemyError, OSError):
+                raise  # it may go the next time
+            except Exception as error:  # of a library: this one must not keep the others back
+                outcome = f"refused: it cannot be read ({type(error).__name__})"
+                logger.exception("segmentation %s is not taken in", series.uid)
             taken += outcome.startswith("taken")
             self._remember(series.uid, outcome)
         return taken

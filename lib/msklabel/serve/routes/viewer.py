@@ -23,7 +23,7 @@ from msklabel.imaging.read import read_labels
 from msklabel.imaging.viewer_frames import Frame, frames_of, from_pictures, to_pictures
 from msklabel.imaging.write import write_labels
 from msklabel.serve.context import AsAnnotator, AsUser, Context, Ctx, author, holder_of, renew_lease
-from msklabel.serve.errors import explain
+from msklabel.serve.errors import explain_and_log
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import check_known
 from msklabel.serve.routes.infer import discard
@@ -116,7 +116,7 @@ async def _told(
             yield _line(told | {"done": steps.done, "of": steps.of, "seconds": round(time.monotonic() - started, 1)})
         yield _line(await run_in_threadpool(_result, work.result(), shown))
     except Exception as error:
-        status, detail = explain(error)
+        status, detail = explain_and_log(error, "segmentation for a viewer")
         yield _line({"state": "failed", "status": int(status), "detail": detail})
     finally:
         steps.wanted = False
