@@ -30,7 +30,7 @@ def build_plain_unet(
     features: Sequence[int],
     strides: Sequence[Sequence[int]],
     convolutions: int | Sequence[int] = 2,
-    kernel: int = 3,
+    kernel: int | Sequence[Sequence[int]] = 3,
     deep_supervision: bool = False,
 ) -> nn.Module:
     """nnU-Net's U-Net (Isensee et al. 2021): instance norm, leaky ReLU, transposed convolutions on the way up.
@@ -40,12 +40,15 @@ def build_plain_unet(
         features: Features of each stage, from the full resolution down.
         strides: Down-sampling of each stage along each axis; the first is all 1.
         convolutions: Convolutions in each stage on the way down, one number or one for each stage.
-        kernel: Size of every convolution.
+        kernel: Size of every convolution, one number or for each stage along each axis.
         deep_supervision: In training mode also return scores at the lower resolutions.
     """
     stages = len(features)
     if len(strides) != stages or any(len(stride) != shape.dimensions for stride in strides):
         raise ValueError(f"strides needs {stages} entries of {shape.dimensions} numbers, got {list(strides)}")
+    kernels = [[kernel] * shape.dimensions] * stages if isinstance(kernel, int) else [list(sizes) for sizes in kernel]
+    if len(kernels) != stages or any(len(sizes) != shape.dimensions for sizes in kernels):
+        raise ValueError(f"kernel needs {stages} entries of {shape.dimensions} numbers, got {kernels}")
     shape.require_multiple_of([prod(axis) for axis in zip(*strides, strict=True)])
     down = [convolutions] * stages if isinstance(convolutions, int) else list(convolutions)
     network = PlainUNet(
@@ -53,7 +56,7 @@ def build_plain_unet(
         n_stages=stages,
         features_per_stage=list(features),
         conv_op=_CONVOLUTION[shape.dimensions],
-        kernel_sizes=[[kernel] * shape.dimensions] * stages,
+        kernel_sizes=kernels,
         strides=[list(stride) for stride in strides],
         n_conv_per_stage=down,
         num_classes=shape.classes,
