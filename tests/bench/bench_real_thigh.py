@@ -53,6 +53,7 @@ _DEMO: dict[str, Any] = {
     "network": {
         "features": [12, 32, 64, 96, 128],
         "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2], [2, 2, 1]],
+        "kernel": 3,
         "convolutions": 2,
     },
     "train": {
