@@ -5,7 +5,7 @@
 # torch comes first, with its own dependencies (a CUDA build brings its CUDA libraries that way); then the whole locked
 # set without dependency resolution, because monailabel's declared tree is far larger than what it imports.
 set -euo pipefail
-python=$1
+python=$(command -v "$1")  # a path: uv takes a mere name for that of a virtual environment
 shift
 cd "$(dirname "$0")/.."
 pip=("$python" -m pip install --quiet --disable-pip-version-check)

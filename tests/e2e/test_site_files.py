@@ -51,6 +51,17 @@ def test_scans_and_labels_lie_on_volumes() -> None:
     assert "--conf=state=/state" in both["msklabel"]["command"]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_secrets_are_files_because_a_read_only_container_takes_no_other(name: str) -> None:
+    tree = yaml.safe_load((ROOT / "docker" / name).read_text())
+    assert tree["services"]["msklabel"]["read_only"] is True
+    assert all(list(secret) == ["file"] for secret in tree["secrets"].values())
+
+
+def test_the_two_sites_share_no_volume() -> None:
+    assert len({yaml.safe_load((ROOT / "docker" / name).read_text())["name"] for name in FILES}) == len(FILES)
+
+
 def test_the_image_holds_the_version_of_ohif_that_is_known() -> None:
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert f"npm pack --silent {PACKAGE}@{VERSION}\n" in dockerfile
