@@ -10,10 +10,10 @@ A candidate is published only if
   so speak against the candidate; capping makes the test stricter, never looser.
 - **and the mean over labels is better.**
 
-With fewer than three cases there is no such test: then a label passes if no case loses more than the margin. With fewer
-than six the verdict says "weakly validated", and "not validated" where there is none. A first version has nothing to be
-compared with but the system's draft without training, where there is one: if that has the better mean, it stays the
-better start.
+With fewer than six cases such a test can hardly succeed, whatever the gain. Then a label also passes if it gains the margin
+in the mean, gains capped; with fewer than three, if no case loses more than the margin. The verdict says "weakly
+validated", and "not validated" where there is no case. A first version has nothing to be compared with but the system's
+draft without training, where there is one: if that has the better mean, it stays the better start.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def compare(candidate: _Dices, serving: _Dices, margin: float = MARGIN_DICE) -> 
             after=float(rows[:, 1].mean()),
             worst=float((rows[:, 1] - rows[:, 0]).min()),
             p=p.get(name, nan),
-            passes=p[name] <= LEVEL if name in p else bool((rows[:, 1] - rows[:, 0] >= -margin).all()),
+            passes=p.get(name, nan) <= LEVEL or _passes_untested(rows[:, 1] - rows[:, 0], margin),
         )
         for name, rows in pairs.items()
     }
@@ -134,6 +134,13 @@ def _p(differences: np.ndarray, margin: float) -> float:
     if error < 1e-12:
         return 0.0 if mean > 0 else 1.0
     return float(stdtr(len(capped) - 1, -mean / error))
+
+
+def _passes_untested(differences: np.ndarray, margin: float) -> bool:
+    """Whether a label passes with too few cases for the test to mean much."""
+    if len(differences) < _TESTABLE_CASES:
+        return bool((differences >= -margin).all())
+    return len(differences) < _ENOUGH_CASES and float(np.minimum(differences, _GAIN_DICE).mean()) >= margin
 
 
 def _first(candidate: _Dices, draft: _Dices | None, strength: str) -> Verdict:
