@@ -75,7 +75,7 @@ def test_with_too_few_cases_for_a_test_no_case_may_lose(cases: int) -> None:
 
 
 @pytest.mark.parametrize(("last", "published"), [(-0.014, True), (-0.031, False)])
-def test_with_few_cases_a_label_that_gains_the_margin_is_enough_and_no_loss_is_not(last: float, published: bool) -> None:
+def test_with_few_cases_gaining_the_margin_is_enough(last: float, published: bool) -> None:
     before, after = dices(3), dices(3, gain(0.0), spread=0.0)
     for step, case in zip((0.2, 0.03, last), after, strict=True):
         after[case] = {name: value + step for name, value in before[case].items()}

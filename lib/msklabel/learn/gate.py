@@ -10,8 +10,8 @@ A candidate is published only if
   so speak against the candidate; capping makes the test stricter, never looser.
 - **and the mean over labels is better.**
 
-With fewer than six cases such a test can hardly succeed, whatever the gain. Then a label also passes if it gains the margin
-in the mean, gains capped; with fewer than three, if no case loses more than the margin. The verdict says "weakly
+With fewer than six cases such a test can hardly succeed, whatever the gain. Then a label also passes if it gains the
+margin in the mean, gains capped; with fewer than three, if no case loses more than the margin. The verdict says "weakly
 validated", and "not validated" where there is no case. A first version has nothing to be compared with but the system's
 draft without training, where there is one: if that has the better mean, it stays the better start.
 """
