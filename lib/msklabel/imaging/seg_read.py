@@ -184,9 +184,11 @@ def _decoded(segmentation: pydicom.Dataset) -> NDArray[np.integer]:
     """All frames, (frames, rows, columns), by pydicom, which has no decoder for some transfer syntaxes."""
     try:
         return segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+    except RuntimeError as error:  # NotImplementedError, too
         stored = segmentation.file_meta.TransferSyntaxUID.name
         raise ImageError(f"the segmentation's pixels cannot be read ({stored}); store it uncompressed") from error
+    except (ValueError, AttributeError) as error:
+        raise ImageError("the segmentation's pixels are damaged, cut off or not described whole") from error
 
 
 def _segment_of(segmentation: pydicom.Dataset, number: int) -> int:

@@ -96,7 +96,7 @@ class SegmentationExchange:
                     raise
                 outcome = f"refused: {error}"
                 logger.warning("segmentation %s is not taken in: %s", series.uid, error)
-            except (SQLAlchemyError, OSError):
+            except (SQLAlchemyError, OSError, MemoryError):
                 raise  # it may go the next time
             except Exception as error:  # of a library: this one must not keep the others back
                 outcome = f"refused: it cannot be read ({type(error).__name__})"
