@@ -179,6 +179,14 @@ def test_a_cut_off_and_a_fractional_segmentation_are_refused(stored: tuple) -> N
         read_seg(segmentation, sources, labels.affine, SYSTEM.labels)
 
 
+def test_a_label_map_segmentation_without_pixels_is_refused(stored: tuple) -> None:
+    segmentation, sources, labels = stored
+    segmentation.SegmentationType = "LABELMAP"
+    del segmentation.PixelData
+    with pytest.raises(ImageError, match="damaged, cut off or not described whole"):
+        read_seg(segmentation, sources, labels.affine, SYSTEM.labels)
+
+
 def test_a_label_map_segmentation_is_read(stored: tuple) -> None:
     segmentation, sources, labels = stored
     numbers = np.zeros((labels.array.shape[2], segmentation.Rows, segmentation.Columns), np.uint8)
