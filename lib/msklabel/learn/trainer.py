@@ -22,6 +22,7 @@ from msklabel.learn.group import Group
 from msklabel.learn.losses import Loss, build_loss, cross_entropy
 from msklabel.learn.optimise import build_optimizer, finetune_schedule, recipe_schedule, step_after_epoch
 from msklabel.learn.samples import Batch, Samples
+from msklabel.memory import keep_freed_memory
 from msklabel.networks import Weights, build_network, load_weights, weights_of
 from msklabel.predict.backends import half_type
 from msklabel.predict.engine import Engine, dice
@@ -151,6 +152,8 @@ class Trainer:
         if not samples.steps():
             raise UserError(f"{self.system.name}: nothing is annotated in the labelled scans")
         self._begin(samples, bool(older))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         started = time.monotonic() - self.state.seconds
         loss_function = build_loss(self.system.train.loss)
         saved, saving = time.monotonic(), 0.0

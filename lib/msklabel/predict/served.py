@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import math
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +13,7 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
+from msklabel.memory import return_freed_memory
 from msklabel.networks import Weights
 from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
@@ -25,8 +23,6 @@ from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-_M_MMAP_THRESHOLD = -3  # of malloc.h
-_LARGE_BYTES = 1 << 20
 
 
 class WeightSource(Protocol):
@@ -116,7 +112,7 @@ class ServedModel:
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
         if variant not in self._loaded or self._loaded[variant][0] != name:
             self._loaded.pop(variant, None)  # two versions at once would need twice the memory
-            _let_memory_return()
+            return_freed_memory()
             device = torch.device(self.device)
             members = self.versions.weights(self.system, name)
             forwards: list[Forward] = []
@@ -126,11 +122,5 @@ class ServedModel:
                     self.select(self.system, weights, device, f"{variant or 'first'}/{name}", len(forwards))
                 )
             self._loaded[variant] = name, Engine(self.system, [], device, forwards)
+            return_freed_memory()
         return self._loaded[variant]
-
-
-def _let_memory_return() -> None:
-    """Have every large tensor's memory go back to the system when it is freed: glibc would keep much of it."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

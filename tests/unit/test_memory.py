@@ -1,0 +1,52 @@
+"""Freed memory: kept for the next tensor, or given back."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+_FAULTS = """
+import resource, torch
+from msklabel.memory import keep_freed_memory, return_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(1 << 24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory()
+faults()
+kept = faults()
+return_freed_memory()
+print(kept, faults())
+"""
+_RESIDENT = """
+import psutil, torch
+from msklabel.memory import return_freed_memory
+
+tensors = [torch.ones(1 << 16) for _ in range(800)]  # 200 MiB in small pieces
+last = torch.ones(1 << 16)  # lies behind them, so that the heap cannot simply be cut off
+full = psutil.Process().memory_info().rss
+del tensors
+return_freed_memory()
+print(full - psutil.Process().memory_info().rss)
+"""
+
+
+def printed(code: str) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_kept_memory_is_not_fetched_from_the_system_again() -> None:
+    kept, returned = printed(_FAULTS)
+    assert kept < 1000 < 16384 < returned
+
+
+def test_what_was_freed_is_given_back() -> None:
+    assert printed(_RESIDENT)[0] > 150 * 2**20
