@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import torch
 
 from msklabel.pipeline.one_ahead import one_ahead
 
@@ -37,3 +38,19 @@ def test_nothing_comes_of_nothing_and_whoever_stops_early_waits_for_no_more() ->
     made = one_ahead(str, range(1000))
     next(made)
     made.close()
+
+
+def test_only_the_thread_ahead_is_held_to_one_core() -> None:
+    cores = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        made = one_ahead(lambda _: torch.get_num_threads(), range(2))
+        assert [future.result() for future in made] == [1, 1]
+        assert torch.get_num_threads() == 3
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(cores)
