@@ -118,15 +118,18 @@ def test_cost_by_hand(cases: list[Case]) -> None:
 def test_cells_are_played_once_and_the_same_anywhere(tmp_path: Path, cases: list[Case]) -> None:
     save_cases(tmp_path / "cases.pt", cases)
     assert len(load_cases(tmp_path / "cases.pt")) == 6
-    cells = [Cell("toy", name, 0) for name in ("random", FULL)]
+    cells = [Cell("toy", name, 0) for name in ("random", "strided", FULL)]
     arguments = ({"toy": TOY}, {"toy": tmp_path / "cases.pt"}, SETTING, tmp_path / "cells", 1)
     assert {cell for cell, _ in run_cells(cells, *arguments)} == set(cells)
     assert list(run_cells(cells, *arguments)) == []
-    kept = json.loads((tmp_path / "cells" / cells[0].file).read_text())
-    again = play(TOY, split(cases, SETTING.test_share, 0), "random", 0, SETTING)
-    assert kept["points"] == json.loads(json.dumps(again))
+    with pytest.raises(UserError, match="other options"):
+        list(run_cells(cells, *arguments[:2], replace(SETTING, steps=5), *arguments[3:]))
+    for cell in cells[:2]:  # the second took over the start of the first
+        kept = json.loads((tmp_path / "cells" / cell.file).read_text())
+        again = play(TOY, split(cases, SETTING.test_share, 0), cell.strategy, 0, SETTING)
+        assert kept["points"] == json.loads(json.dumps(again))
     table = summary_table(read_points(tmp_path / "cells"))
-    assert table.strategy.tolist() == ["random"]
+    assert sorted(table.strategy) == ["random", "strided"]
     assert table.of_full[0] > 0
 
 

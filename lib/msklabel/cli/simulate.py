@@ -18,14 +18,19 @@ _PHANTOMS = {2: ((72, 54, 10), (5.6, 5.6, 5.0)), 3: ((44, 40, 24), (6.0, 6.0, 8.
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder for results; what is there already is not played again.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder for results; what is there already is not played again, if the options are the same."
+        ),
+    ],
     system: Annotated[list[str], typer.Option(help="System; may be given again.")] = ["hip_tissue_ct"],  # noqa: B006
     strategy: Annotated[list[str] | None, typer.Option(help="Strategy; all by default.")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N - 1; at least 8 for a claim.")] = 8,
     rounds: Annotated[int, typer.Option(help="Queries after the start.")] = 5,
-    scans: Annotated[int, typer.Option(help="Scans of a query.")] = 4,
+    scans: Annotated[int, typer.Option(help="Scans of a query.")] = 2,
     per_scan: Annotated[int, typer.Option(help="Slices drawn in each.")] = 2,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 120,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 300,
     pool: Annotated[
         Path | None, typer.Option(help="Folder with images/, truth/ and facts.csv; phantoms by default.")
     ] = None,
@@ -36,7 +41,7 @@ def simulate(
 ) -> None:
     """Play active learning through: strategies x seeds x rounds; tables, CSV and figures."""
     from msklabel.choose.simulate.queries import QUERIES
-    from msklabel.choose.simulate.run import FULL, Cell, Setting, progress_of, run_cells
+    from msklabel.choose.simulate.run import FULL, Cell, Setting, missing_cells, progress_of, run_cells
 
     if pool and len(system) > 1:
         raise UserError("a folder of scans is for one system")
@@ -50,9 +55,9 @@ def simulate(
     out.mkdir(parents=True, exist_ok=True)
     files = {name: _cases(known, out, pool, patients) for name, known in systems.items()}
     cells = [Cell(name, one, seed) for seed in range(seeds) for name in systems for one in [*strategies, FULL]]
-    missing = [cell for cell in cells if not (out / "cells" / cell.file).exists()]
-    console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
     setting = Setting(rounds, scans, per_scan, steps)
+    missing = missing_cells(cells, systems, setting, out / "cells")
+    console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
     progress_of(run_cells(missing, systems, files, setting, out / "cells", workers), console.print, len(missing))
     report(out, seeds)
 

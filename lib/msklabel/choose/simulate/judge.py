@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Judge:
             entropy=whole.mean((0, 1)).double().numpy(),
             information=(whole - own).mean((0, 1)).double().numpy(),
             area=np.array([(predicted == label).sum(axis=(0, 1)) for label in labels]),
-            variance=float(p.var(0).mean()),
+            variance=float(p.sub_(mean).square_().sum(0).mean()) / max(1, len(scores) - 1),
         )
 
     def dice(self, cases: Sequence[Case]) -> dict[str, float]:
@@ -90,6 +91,24 @@ class Judge:
         table = np.array(rows)
         means = [float(np.nanmean(column)) if not np.isnan(column).all() else float("nan") for column in table.T]
         return dict(zip(self.system.labels, means, strict=True))
+
+
+class AskedForOnce(Sequence[Judged]):
+    """A model's word on each case; asked for when it is first wanted, as not every strategy wants it."""
+
+    def __init__(self, judge: Judge, cases: Sequence[Case]) -> None:
+        self._judge, self._cases = judge, cases
+        self._known: dict[int, Judged] = {}
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if place not in self._known:
+            self._known[place] = self._judge(self._cases[place])
+        return self._known[place]
 
 
 def _affine(case: Case) -> NDArray[np.float64]:

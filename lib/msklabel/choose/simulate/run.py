@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from msklabel.choose.simulate.judge import Judge
+from msklabel.choose.simulate.judge import AskedForOnce, Judge, Judged
 from msklabel.choose.simulate.queries import QUERIES, State, first_slices
 from msklabel.choose.simulate.scans import Case, Drawn, Split, split
 from msklabel.choose.simulate.train import train
 from msklabel.durable import replace_text
 from msklabel.errors import UserError
+from msklabel.memory import keep_freed_memory
 from msklabel.system import System
 
 FULL = "full"  # a cell that trains on every slice, for comparison
@@ -61,8 +62,40 @@ class Cell:
         return f"{self.system}-{self.strategy}-{self.seed:03d}.json"
 
 
-def play(system: System, parts: Split, strategy: str, seed: int, setting: Setting) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Stage:
+    """What is drawn, what the model that learned from it says of the pool, and how good it is."""
+
+    drawn: Drawn
+    judged: Sequence[Judged]
+    point: dict[str, Any]
+
+
+def stage(system: System, parts: Split, drawn: Drawn, number: int, seed: int, steps: int) -> Stage:
+    """Train from fresh weights on what is drawn, and test."""
+    judge = Judge(system, train(system, parts.pool, drawn, steps, seed))
+    point = {"round": number, "dice": judge.dice(parts.test), **cost(parts.pool, drawn)}
+    return Stage(drawn, AskedForOnce(judge, parts.pool), point)
+
+
+def start(system: System, parts: Split, seed: int, setting: Setting) -> Stage:
+    """Where every strategy of a seed begins."""
+    drawn = first_slices(parts.pool, setting.scans, setting.per_scan, seed)
+    return stage(system, parts, drawn, 0, seed, setting.steps)
+
+
+def play(
+    system: System, parts: Split, strategy: str, seed: int, setting: Setting, begun: Callable[[], Stage] | None = None
+) -> list[dict[str, Any]]:
     """Query, draw, train from fresh weights, test; again and again.
+
+    Args:
+        system: The system.
+        parts: What to query, and what to test with.
+        strategy: Which; ``FULL`` for every slice at once.
+        seed: Of the start, the weights and what is left to chance.
+        setting: Rounds, slices and steps.
+        begun: Gives the start, if somebody has it.
 
     Returns:
         A point for the start and after each round: Dice of each label on the test cases, and what was drawn.
@@ -70,23 +103,21 @@ def play(system: System, parts: Split, strategy: str, seed: int, setting: Settin
     Raises:
         UserError: If there is no such strategy.
     """
-    if strategy != FULL and strategy not in QUERIES:
-        raise UserError(f"there is no strategy {strategy!r} to simulate; strategies: {', '.join(QUERIES)}")
-    pool = parts.pool
-    drawn = first_slices(pool, setting.scans, setting.per_scan, seed)
     if strategy == FULL:
-        drawn = {s: set(range(case.slices)) for s, case in enumerate(pool)}
-    points: list[dict[str, Any]] = []
-    judge = None
-    for number in range(1 if strategy == FULL else setting.rounds + 1):
-        if judge:
-            judged = [judge(case) for case in pool]
-            count = setting.scans * setting.per_scan
-            state = State(system, pool, judged, drawn, number, setting.rounds, count, setting.per_scan)
-            for scan, place in QUERIES[strategy](state, np.random.default_rng([seed, number, 5])):
-                drawn = {**drawn, scan: drawn.get(scan, set()) | {place}}
-        judge = Judge(system, train(system, pool, drawn, setting.steps, seed))
-        points.append({"round": number, "dice": judge.dice(parts.test), **cost(pool, drawn)})
+        every = {s: set(range(case.slices)) for s, case in enumerate(parts.pool)}
+        return [stage(system, parts, every, 0, seed, setting.steps).point]
+    if strategy not in QUERIES:
+        raise UserError(f"there is no strategy {strategy!r} to simulate; strategies: {', '.join(QUERIES)}")
+    now = begun() if begun else start(system, parts, seed, setting)
+    points = [now.point]
+    count = setting.scans * setting.per_scan
+    for number in range(1, setting.rounds + 1):
+        state = State(system, parts.pool, now.judged, now.drawn, number, setting.rounds, count, setting.per_scan)
+        drawn = now.drawn
+        for scan, place in QUERIES[strategy](state, np.random.default_rng([seed, number, 5])):
+            drawn = {**drawn, scan: drawn.get(scan, set()) | {place}}
+        now = stage(system, parts, drawn, number, seed, setting.steps)
+        points.append(now.point)
     return points
 
 
@@ -124,14 +155,35 @@ def run_cells(
 
     Yields:
         Each cell when it is done, and its seconds of processor time.
+
+    Raises:
+        UserError: If a result that is there was played otherwise.
     """
     out.mkdir(parents=True, exist_ok=True)
-    todo = [cell for cell in cells if not (out / cell.file).exists()]
+    todo = missing_cells(cells, systems, setting, out)
     context = get_context("spawn")  # a forked child would inherit the threads of this one
     with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         jobs = {pool.submit(_cell, cell, systems[cell.system], cases[cell.system], setting, out): cell for cell in todo}
         for job in as_completed(jobs):
             yield jobs[job], job.result()
+
+
+def missing_cells(cells: Sequence[Cell], systems: Mapping[str, System], setting: Setting, out: Path) -> list[Cell]:
+    """Cells without a result.
+
+    Raises:
+        UserError: If a result that is there was played by another setting, or another configuration of its system.
+    """
+    missing = []
+    for cell in cells:
+        file = out / cell.file
+        if not file.exists():
+            missing.append(cell)
+            continue
+        played = json.loads(file.read_text(encoding="utf-8"))
+        if (played.get("setting"), played.get("fingerprint")) != (asdict(setting), systems[cell.system].fingerprint):
+            raise UserError(f"{file} was played with other options or another configuration; choose another folder")
+    return missing
 
 
 def save_cases(file: Path, cases: Sequence[Case]) -> None:
@@ -149,14 +201,27 @@ def load_cases(file: Path) -> list[Case]:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+_begun: dict[tuple[Path, int], Stage] = {}  # the last start of this process: the strategies of a seed share it
 
 
 def _cell(cell: Cell, system: System, cases: Path, setting: Setting, out: Path) -> float:
     started = time.process_time()
     parts = split(load_cases(cases), setting.test_share, cell.seed)
-    points = play(system, parts, cell.strategy, cell.seed, setting)
+
+    def begun() -> Stage:
+        key = (cases, cell.seed)
+        if key not in _begun:
+            _begun.clear()
+            _begun[key] = start(system, parts, cell.seed, setting)
+        return _begun[key]
+
+    points = play(system, parts, cell.strategy, cell.seed, setting, begun)
     seconds = round(time.process_time() - started, 1)
-    result = {**asdict(cell), "setting": asdict(setting), "seconds": seconds, "points": points}
+    facts = {"fingerprint": system.fingerprint, "setting": asdict(setting), "seconds": seconds}
+    result = {**asdict(cell), **facts, "points": points}
     replace_text(out / cell.file, json.dumps(result, indent=1))
     return seconds
 
