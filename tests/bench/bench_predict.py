@@ -5,7 +5,8 @@
 makes a synthetic CT out of a real label map (``msklabel synthesize``) and segments it with ``thigh_ct``'s paper
 network; ``--scan`` takes a scan that is there. The peer is ``stock_infer.py``, which runs MONAI Label's BasicInferTask;
 say where it lies with ``--stock`` or MSKLABEL_STOCK_INFER. Weights are random unless ``--weights`` names the file of a
-trained version.
+trained version. The peer knows one channel, no sides and no mirrored passes, so that both do without them; intensities
+that a system takes from the scan itself are told to the peer, which does not look for the body.
 Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
 Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
 The ideal time is the network's floating-point operations at the rate of this machine's matrix products.
@@ -38,7 +39,7 @@ _GEMM = 2048
 def main() -> None:
     """Run both sides in turns, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--system", default="thigh_ct", help="a system with one channel (thigh_ct)")
+    parser.add_argument("--system", default="thigh_ct", help="which system (thigh_ct)")
     parser.add_argument("--profile", default="paper", help="paper or demo (paper)")
     parser.add_argument("--scan", type=Path, help="scan to segment")
     parser.add_argument("--labelmap", type=Path, help="instead: label map to make a CT of")
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--stock", type=Path, default=os.environ.get("MSKLABEL_STOCK_INFER"), help="stock_infer.py")
     parser.add_argument("--skip-stock", action="store_true", help="time ours only")
     parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
+    parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
+    parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
     parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (2)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (3)")
@@ -69,7 +72,11 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs of both sides and what follows from them."""
-    scan = options.scan or _synthetic(options.labelmap, options.shape, folder)
+    scan = (
+        _nifti(options.scan, options.cut, folder)
+        if options.scan
+        else _synthetic(options.labelmap, options.shape, folder)
+    )
     sides = SIDES[1:] if options.skip_stock else SIDES
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(options.repeats):
@@ -95,6 +102,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             key: median(ours[key] / stock[key] for ours, stock in pairs) for key in ("wall_s", "cpu_s", "peak_gib")
         }
         figures["voxels_equal"] = _equal(folder)
+    if options.truth:
+        figures["dice"] = {side: _dice(folder / f"{side}.nii.gz", options.truth) for side in sides}
     return figures
 
 
@@ -116,6 +125,8 @@ def show(figures: dict[str, Any]) -> None:
     Console(width=110).print(table)
     if "voxels_equal" in figures:
         print(f"labels equal at {100 * figures['voxels_equal']:.3f} % of voxels")
+    if "dice" in figures:
+        print("mean Dice with the truth:", ", ".join(f"{side} {dice:.4f}" for side, dice in figures["dice"].items()))
 
 
 class Clock:
@@ -155,7 +166,7 @@ def _ours(options: argparse.Namespace) -> dict[str, Any]:
     from msklabel.predict.task import ModelTask
 
     started = time.perf_counter()
-    system = _system(options)
+    system, trained = _system(options), _weights(options)
     clock, run = Clock(), {}
 
     class Source:
@@ -163,7 +174,7 @@ def _ours(options: argparse.Namespace) -> dict[str, Any]:
             return "bench"
 
         def weights(self, system: Any, name: str) -> list[dict[str, Any]]:
-            return [_weights(options)]
+            return [trained]
 
     model = ServedModel(system, Source(), "cpu", Selection(options.folder, options.backend))
     engine = model.apply(lambda engine: engine)
@@ -185,7 +196,7 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
     stock = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stock)
     from monai.inferers import SliceInferer
-    from monai.transforms import Lambdad
+    from monai.transforms import Lambdad, NormalizeIntensityd
 
     from msklabel.imaging.read import read_scan
     from msklabel.networks import loaded_network
@@ -193,12 +204,16 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
     system = _system(options)
     window = (system.intensity.lower, system.intensity.upper) if system.intensity.kind == "window" else None
     gamma = getattr(system.intensity, "gamma", 1)
-    native = read_scan(options.scan).spacing_mm
+    scan = read_scan(options.scan)
+    native = scan.spacing_mm
+    mean_sd = None if window else _mean_sd(system, scan)
     clock, run = Clock(), {}
 
     class Peer(stock.Stock):
         def pre_transforms(self, data: Any = None) -> list:
             steps = super().pre_transforms(data)
+            if mean_sd:
+                return [*steps[:-1], NormalizeIntensityd("image", *mean_sd)]
             return steps if gamma == 1 else [*steps, Lambdad("image", lambda image: image**gamma)]
 
         def inferer(self, data: Any = None) -> Any:
@@ -227,12 +242,18 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _system(options: argparse.Namespace) -> Any:
+    """The system as both sides can run it."""
+    from msklabel.system import System
+
+    known = _full_system(options).model_dump()
+    plain = {"channels": known["channels"][:1], "laterality": "none"}
+    return System.model_validate(known | plain | {"predict": known["predict"] | {"mirror_axes": []}})
+
+
+def _full_system(options: argparse.Namespace) -> Any:
     from msklabel.catalogue import load_catalogue
 
-    system = load_catalogue(names=[options.system], profile=options.profile)[options.system]
-    if len(system.channels) != 1 or system.laterality != "none" or system.predict.mirror_axes:
-        raise SystemExit(f"{options.system}, {options.profile}: the peer knows no channels, sides or mirrored passes")
-    return system
+    return load_catalogue(names=[options.system], profile=options.profile)[options.system]
 
 
 def _weights(options: argparse.Namespace) -> dict[str, Any]:
@@ -242,9 +263,27 @@ def _weights(options: argparse.Namespace) -> dict[str, Any]:
     from msklabel.networks import build_network, weights_of
 
     if options.weights:
-        return read_weights(options.weights, _system(options))
+        full = _full_system(options)
+        if len(full.channels) > 1:
+            raise SystemExit(
+                f"{options.system}, {options.profile}: the peer knows one channel only; leave out --weights"
+            )
+        return read_weights(options.weights, full)
     torch.manual_seed(0)
     return weights_of(build_network(_system(options)))
+
+
+def _mean_sd(system: Any, scan: Any) -> tuple[float, float]:
+    """What our normalisation takes off a scan, and divides it by."""
+    from msklabel.pipeline.preprocess import Preprocess
+    from msklabel.pipeline.resample import resample_scan
+
+    prepared = Preprocess(system)(scan)
+    grid = prepared.grid
+    raw = resample_scan(grid.orient(scan.array), grid.working_shape)[0][grid.crop]
+    ours = prepared.image
+    divisor = float((raw.max() - raw.min()) / (ours.max() - ours.min()))
+    return float(raw.min() - ours.min() * divisor), divisor
 
 
 def _roofline(system: Any, run: dict[str, Any]) -> dict[str, float]:
@@ -274,6 +313,32 @@ def _equal(folder: Path) -> float:
 
     ours, stock = (read_labels(folder / f"{side}.nii.gz").array for side in ("ours", "stock"))
     return float(np.mean(ours == stock))
+
+
+def _dice(labels: Path, truth: Path) -> float:
+    """Mean over the labels that the truth has."""
+    from msklabel.imaging.read import read_labels
+    from msklabel.predict.engine import dice
+
+    predicted, true = (read_labels(file).array for file in (labels, truth))
+    return float(np.mean([dice(predicted, true, int(label)) for label in np.unique(true[true > 0])]))
+
+
+def _nifti(scan: Path, cut: str | None, folder: Path) -> Path:
+    """The scan, or its middle, in a format that both sides read."""
+    import nibabel as nib
+
+    from msklabel.imaging.read import read_scan
+
+    if scan.name.endswith((".nii", ".nii.gz")) and not cut:
+        return scan
+    read = read_scan(scan)
+    image = nib.Nifti1Image(read.array[0], read.affine)
+    if cut:
+        starts = [(n - int(kept)) // 2 for n, kept in zip(image.shape, cut.split("x"), strict=True)]
+        image = image.slicer[tuple(slice(start, n - start) for start, n in zip(starts, image.shape, strict=True))]
+    nib.save(image, folder / "scan.nii.gz")
+    return folder / "scan.nii.gz"
 
 
 def _synthetic(labelmap: Path, shape: str, folder: Path) -> Path:
