@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "lib" / "msklabel"
 # A module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "durable", "__init__"},
+    {"errors", "durable", "memory", "__init__"},
     {"system", "sections"},
     {"imaging", "options"},
     {"pipeline", "networks", "store"},

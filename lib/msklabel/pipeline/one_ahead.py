@@ -15,8 +15,8 @@ Made = TypeVar("Made")
 def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Future[Made]]:
     """What is made of each item, in order, on a thread that makes the next one while the last one is in use.
 
-    PyTorch gives that thread one core. With a team of its own for each operation it takes the cores from those who use
-    what it makes: a training on two cores took a third longer.
+    PyTorch gives that thread one core. With a team of threads for each of its operations it would take the cores from
+    those who use what it makes, a training above all.
 
     Args:
         make: Called once for each item, for one at a time; what it raises, ``result()`` of that item raises.
