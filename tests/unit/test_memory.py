@@ -19,7 +19,7 @@ def faults():
         torch.ones(1 << 24)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-keep_freed_memory()
+keep_freed_memory(large=True)
 faults()
 kept = faults()
 return_freed_memory()

@@ -22,7 +22,7 @@ from msklabel.learn.group import Group
 from msklabel.learn.losses import Loss, build_loss, cross_entropy
 from msklabel.learn.optimise import build_optimizer, finetune_schedule, recipe_schedule, step_after_epoch
 from msklabel.learn.samples import Batch, Samples
-from msklabel.memory import keep_freed_memory
+from msklabel.memory import keep_freed_memory, much_memory_left
 from msklabel.networks import Weights, build_network, load_weights, weights_of
 from msklabel.predict.backends import half_type
 from msklabel.predict.engine import Engine, dice
@@ -152,8 +152,6 @@ class Trainer:
         if not samples.steps():
             raise UserError(f"{self.system.name}: nothing is annotated in the labelled scans")
         self._begin(samples, bool(older))
-        if self.device.type == "cpu":
-            keep_freed_memory()
         started = time.monotonic() - self.state.seconds
         loss_function = build_loss(self.system.train.loss)
         saved, saving = time.monotonic(), 0.0
@@ -193,13 +191,16 @@ class Trainer:
         self.network.train()
         losses = []
         on_gpu = self.device.type == "cuda"
-        for batch in samples.epoch(self.state.epoch, self.group.rank, self.group.world, pinned=on_gpu):
+        batches = samples.epoch(self.state.epoch, self.group.rank, self.group.world, pinned=on_gpu)
+        for number, batch in enumerate(batches):
             pause()
             if self.group.from_first(float(should_stop()), self.device):
                 self._save()
                 raise Stopped
             losses.append(self._step(batch, loss_function))
             self.state.crops += len(batch.image)
+            if number == 0 and self.device.type == "cpu":  # the first step shows what one takes
+                keep_freed_memory(large=much_memory_left())
         mean = self.group.mean(float(torch.stack(losses).mean()), self.device)
         if not np.isfinite(mean):
             raise UserError(

@@ -201,7 +201,7 @@ def load_cases(file: Path) -> list[Case]:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    keep_freed_memory()
+    keep_freed_memory(large=True)
 
 
 _begun: dict[tuple[Path, int], Stage] = {}  # the last start of this process: the strategies of a seed share it
