@@ -1,8 +1,10 @@
 """How long annotators wait while the server computes: ``python tests/bench/bench_server.py --seconds 60``.
 
 1, 4 and 16 annotators ask for the next scan, download it, think and submit a label, over and over, while inferences run
-one after the other. Each request opens a connection of its own, as 3D Slicer does. A download is timed to its first
-byte. ``dropped`` counts requests that failed, and labels that were acknowledged and are not in the store afterwards.
+one after the other. They think for times drawn from an exponential distribution, before they begin, too: with one and
+the same time all would come at once, again and again. Each request opens a connection of its own, as 3D Slicer does. A
+download is timed to its first byte. ``dropped`` counts requests that failed, and labels that were acknowledged and are
+not in the store afterwards.
 
 Before they come, ``--segments 10`` presses *Segment* on ten served scans that were predicted ahead, and
 ``--training 10`` segments ten others first on the idle server and then while it trains.
@@ -15,6 +17,7 @@ import http.client
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import threading
@@ -39,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotators", type=int, nargs="+", default=(1, 4, 16), help="how many at once (1 4 16)")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each measurement (60)")
-    parser.add_argument("--think", type=float, default=2.0, help="seconds between download and label (2)")
+    parser.add_argument("--think", type=float, default=2.0, help="mean seconds between download and label (2)")
     parser.add_argument("--profile", default="demo", help="profile of the system that infers: demo or paper (demo)")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 192, 24), help="voxels of a scan (256 192 24)")
     parser.add_argument("--segments", type=int, default=0, help="served scans to segment that were predicted ahead (0)")
@@ -84,7 +87,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _studies(folder: Path, options: argparse.Namespace) -> tuple[list[str], bytes]:
     """One phantom under as many names as could be labelled, and its label."""
     (made,) = write_phantoms(SYSTEM, folder, count=1, seed=5, shape=options.shape, spacing_mm=(1.6, 1.6, 3.0))
-    each = options.seconds / (options.think + 0.05) + 2
+    each = 1.5 * options.seconds / (options.think + 0.05) + 10
     most = int(sum(count * each for count in options.annotators)) + 2
     most += options.segments + 3 + options.training + 4
     for number in range(most):
@@ -121,6 +124,7 @@ class Annotator:
 
     def __init__(self, name: str, port: int, label: bytes, think_s: float) -> None:
         self.name, self.port, self.label, self.think_s = name, port, label, think_s
+        self.rng = random.Random(name)
         self.taken: dict[str, list[float]] = {"next": [], "download": [], "submit": []}
         self.submitted: list[str] = []
         self.failed: list[str] = []
@@ -131,6 +135,7 @@ class Annotator:
         self.thread.start()
 
     def _work(self, end: float) -> None:
+        self._think()
         while time.perf_counter() < end:
             seconds, said = timed(self.port, "POST", "/activelearning/random", json.dumps({"client_id": self.name}))
             self.taken["next"].append(seconds)
@@ -139,8 +144,13 @@ class Annotator:
                 self.failed.append(f"next: {said}")
                 continue
             self.taken["download"].append(timed(self.port, "GET", f"/datastore/image?image={image}")[0])
-            time.sleep(self.think_s)
-            self._submit(image)
+            self._think()
+            if time.perf_counter() < end:
+                self._submit(image)
+
+    def _think(self) -> None:
+        if self.think_s:
+            time.sleep(self.rng.expovariate(1 / self.think_s))
 
     def _submit(self, image: str) -> None:
         fields = {"params": json.dumps({"client_id": self.name, "model": SYSTEM})}

@@ -145,3 +145,11 @@ def test_an_irregular_dicom_series_is_refused(
         write_slice(tmp_path, number, series, z_mm, y_mm, rows)
     with pytest.raises(ImageError, match=sentence):
         read_scan(tmp_path)
+
+
+def test_values_that_occur_are_found_in_any_memory_order() -> None:
+    array = np.zeros((70, 40, 30), np.uint8)
+    array[3, 4, 5], array[69, 39, 29], array[10:60] = 255, 7, 2
+    for one in (array, np.asfortranarray(array), array[::-2, :, 1:]):
+        assert LabelMap(one, np.eye(4)).present() == [value for value in np.unique(one).tolist() if value]
+    assert LabelMap(np.zeros((1, 1, 1), np.uint8), np.eye(4)).present() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
 from store_samples import blocks, read, scan, store, write
 
 import msklabel.store
@@ -110,3 +112,28 @@ def test_the_scripts_are_one_chain_and_all_are_known() -> None:
     config.set_main_option("path_separator", "os")
     chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(chain)) == REVISIONS
+
+
+def test_threads_write_in_turn_and_none_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(tmp_path / "a.sqlite3")
+    database.create()
+    done: list[str] = []
+
+    def write(name: str) -> None:
+        with database.write():
+            done.append(name)
+
+    other = threading.Thread(target=write, args=("second",))
+    with database.write():
+        other.start()
+        other.join(0.2)
+        done.append("first")
+    other.join(60)
+    assert done == ["first", "second"]
+
+    monkeypatch.setattr("msklabel.store.database._BUSY_MS", 50)
+    impatient = Database(tmp_path / "a.sqlite3")
+    with impatient.write(), pytest.raises(OperationalError, match="locked"), impatient.write():
+        pass
+    write("third")
+    assert done[-1] == "third"

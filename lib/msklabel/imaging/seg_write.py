@@ -79,7 +79,7 @@ def write_seg(
     if grid.affine is not None and not sources[0].get("FrameOfReferenceUID"):
         raise ImageError("the images name no frame of reference, which a DICOM Segmentation of them must share")
     names = {label.index: name for name, label in scheme.items()}
-    present = [int(index) for index in np.unique(labels.array) if index]
+    present = labels.present()
     if not present:
         raise ImageError("the label is empty: there is nothing to store as a segmentation")
     if unknown := [index for index in present if index not in names]:

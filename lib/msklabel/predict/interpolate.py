@@ -93,7 +93,7 @@ def read_drawn(
     """
     request, annotated = request or {}, annotated or Annotated()
     labels = read_labels(file)
-    present = [value for value in np.unique(labels.array).tolist() if value]
+    present = labels.present()
     axis, slices = _axis(request.get("axis")), _slices(request.get("slices"))
     if slices is None and annotated.slices is not None:
         axis, slices = annotated.slice_axis, annotated.slices

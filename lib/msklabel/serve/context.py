@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from msklabel.jobs.inference_queue import InferenceQueue
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
 
 _NAME_CHARACTERS = 200
+_AT_ONCE = 2  # Python computes on one core; two let one wait for the disk
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Context:
         proxy: To the PACS, where the studies lie in one.
         segmentations: Those of the PACS.
         exchange: Exchanges them from time to time.
+        choosing: Few choices of a next scan at once: more would be no faster, and hold up whoever only reads.
+        submitting: The same for labels that come in, apart, so that who wants a scan does not wait for them.
     """
 
     app: MskLabelApp
@@ -71,6 +75,8 @@ class Context:
     proxy: DicomwebProxy | None = None
     segmentations: SegmentationExchange | None = None
     exchange: Exchange | None = None
+    choosing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
+    submitting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
 
     @property
     def store(self) -> Any:

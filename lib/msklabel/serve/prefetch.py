@@ -90,6 +90,7 @@ class Prefetch:
         with self._lock:
             asked = list(self._asked.values())
         for request in asked:
+            self._check()  # what is next takes time to find out
             for model, image in self._app.likely_next(request, self._scans):
                 self._check()
                 self._predict(model, image)

@@ -55,20 +55,19 @@ def read_annotated(said: Any, system: System, shape: Sequence[int]) -> Annotated
     )
 
 
-def check_inside(annotated: Annotated, array: NDArray, system: System) -> None:
+def check_inside(annotated: Annotated, array: NDArray, classes: Sequence[str]) -> None:
     """Refuse a label that has voxels where it says that nobody looked.
 
     Args:
         annotated: What it speaks of.
-        array: Indices of the system, shape (X, Y, Z).
-        system: Whose indices.
+        array: The label, shape (X, Y, Z); 0 is background.
+        classes: Names of the labels that occur in it.
 
     Raises:
         UserError: Names the class or the slice.
     """
     if annotated.classes is not None:
-        used = set(np.unique(array).tolist())
-        stray = [name for name, i in system.label_indices.items() if i in used and name not in annotated.classes]
+        stray = [name for name in classes if name not in annotated.classes]
         if stray:
             raise UserError(f"the label has voxels of {stray[0]!r}, which is not among annotated.classes")
     if annotated.slices is not None:

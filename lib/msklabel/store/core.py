@@ -216,10 +216,9 @@ class Store:
         check_self_contained(file)
         labels = read_labels(file)
         labels = _placed(labels, grid, partial(self.images.path, image_id))
-        system, labels = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
+        system, labels, classes = self._in_scheme(self.images.get(image_id), labels, segment_names(file), info)
         annotated = read_annotated(info.get("annotated"), system, grid.shape)
-        check_inside(annotated, labels.array, system)
-        used = set(np.unique(labels.array).tolist())
+        check_inside(annotated, labels.array, classes)
         params = info.get("params")
         model_version = info.get("model_version") or (params.get("model_version") if isinstance(params, dict) else None)
         return Submission(
@@ -227,7 +226,7 @@ class Store:
             tag=tag,
             system=system.name,
             labels=labels,
-            classes=[name for name, index in system.label_indices.items() if index in used],
+            classes=classes,
             annotated=annotated,
             warnings=self._sides(image_id, tag, system, labels),
             author=_text(info.get("author") or info.get("user") or info.get("client_id")),
@@ -321,21 +320,23 @@ class Store:
 
     def _in_scheme(
         self, image: Image, labels: LabelMap, header: Mapping[int, str] | None, info: Mapping[str, Any]
-    ) -> tuple[System, LabelMap]:
-        """The system of a label, and the label in the indices of that system."""
-        present = [value for value in np.unique(labels.array).tolist() if value]
+    ) -> tuple[System, LabelMap, list[str]]:
+        """The system of a label, the label in the indices of that system, and the names that occur in it."""
+        present = labels.present()
         if not present:
             raise UserError("the label is empty: no voxel is labelled")
         said = stated(info.get("label_info"))
         hints = Hints(image.info.get("modality") or image.modality, self._proposed(image))
         system = system_of(info, value_names(present, said, header), self.systems, self.models, hints)
-        table = np.zeros(256, np.uint8)
-        for value, index in indices_in(system, present, said, header).items():
-            table[value] = index
-        array = table[labels.array]
-        if not array.any():
+        indices = indices_in(system, present, said, header)
+        if not any(indices.values()):
             raise UserError("the label is empty: only background is labelled")
-        return system, LabelMap(array, labels.affine)
+        classes = [name for name, index in system.label_indices.items() if index in indices.values()]
+        if any(value != index for value, index in indices.items()):
+            table = np.zeros(256, np.uint8)
+            table[list(indices)] = list(indices.values())
+            labels = LabelMap(table[labels.array], labels.affine)
+        return system, labels, classes
 
     def _sides(self, image_id: str, tag: str, system: System, labels: LabelMap) -> list[str]:
         """What looks wrong about left and right, in sentences."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ class Database:
         self.file = file
         self._url = _postgresql(url) if url else URL.create("sqlite", database=str(file))
         self._engines: dict[int, Engine] = {}
+        self._turns: dict[int, threading.Lock] = {}
         self.refused: str | None = None
         """Why nothing can be stored; None where all is well."""
 
@@ -104,9 +106,23 @@ class Database:
         if self.refused:
             raise ReadOnly(self.refused)
         engine = self.engine.execution_options(writes=True, lasting=lasting)
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._own_turn(), Session(engine, expire_on_commit=False) as session, session.begin():
             session.connection()  # takes the lock now, not with the first statement
             yield session
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        """One writer at a time among the threads of this process: SQLite would let them look for the lock now and then.
+
+        Who waits longer than SQLite would goes on, and hears from it.
+        """
+        turn = self._turns.setdefault(os.getpid(), threading.Lock())
+        mine = self.is_sqlite and turn.acquire(timeout=_BUSY_MS / 1000)
+        try:
+            yield
+        finally:
+            if mine:
+                turn.release()
 
 
 def copy_database(source: Path, target: Path) -> None:

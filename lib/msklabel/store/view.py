@@ -6,6 +6,7 @@ A view only: the files are copies, so that one who edits them cannot touch the s
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,6 +32,7 @@ class View:
     def __init__(self, studies: Path, state: Path, labels: Labels) -> None:
         self._folder = studies / LABELS
         self._lock = state / ".view.lock"
+        self._turn = threading.Lock()  # who waits for a lock file looks at it only now and then
         self._labels = labels
 
     def refresh(self, image_id: str, tag: str) -> None:
@@ -40,7 +42,7 @@ class View:
         """
         file = self._file(image_id, tag)
         try:
-            with FileLock(self._lock):  # so that of two submissions the newer is shown last
+            with self._turn, FileLock(self._lock):  # so that of two submissions the newer is shown last
                 versions = self._labels.history(image_id, tag)
                 counting = [version for version in versions if version.withdrawn is None]
                 if counting and self._shows(file, counting[-1]):

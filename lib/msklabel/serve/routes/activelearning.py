@@ -6,8 +6,8 @@ import logging
 import time
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Body, Request
-from fastapi.concurrency import run_in_threadpool
 
 from msklabel.errors import UserError
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of
@@ -26,7 +26,7 @@ async def next_sample(
     check_known(strategy, strategies, "strategy")
     options = choose_options(params or {}, STRATEGY, strategies[strategy].get("config") or {})
     holder = holder_of(request, ctx, user, options.get("client_id"))
-    sample = await run_in_threadpool(_choose, ctx, strategy, options, holder)
+    sample = await run_sync(_choose, ctx, strategy, options, holder, limiter=ctx.choosing)
     if sample:
         ctx.prefetch.asked({**options, "strategy": strategy})
         ctx.grants.give(address_of(request.scope, ctx.settings), sample["id"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Form, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 
@@ -29,7 +29,8 @@ async def save_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, 
     async with receive_form(request, ctx.settings.max_json_bytes) as form:
         notes = author(user, {key: value for key, value in form.json("params").items() if key in LABEL})
         holder = holder_of(request, ctx, user, notes.get("client_id"))
-        answer = await run_in_threadpool(_save, ctx, image, form.needed("label"), tag, notes, holder)
+        file = form.needed("label")
+        answer = await run_sync(_save, ctx, image, file, tag, notes, holder, limiter=ctx.submitting)
     if ctx.exchange:
         ctx.exchange.soon()
     ctx.info.forget()
