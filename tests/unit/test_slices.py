@@ -50,6 +50,13 @@ def test_a_small_label_weighs_as_much_as_a_large_one() -> None:
     assert weights[30:34].sum() > 0.25 + 0.5 * 4 / 32
 
 
+def test_slices_for_one_label_are_where_that_label_is() -> None:
+    assert set(plan_slices(summary(), 2, label=1).indices) <= set(range(30, 34))
+    weights = slice_weights(summary(volume_cm3=np.zeros((1, 2))), 1)  # expected, though no voxel is predicted to be it
+    assert weights.sum() == pytest.approx(1)
+    assert weights[30:34].sum() == pytest.approx(1)
+
+
 def test_they_are_slices_of_the_scan_as_stored() -> None:
     plan = plan_slices(summary(doubt={9: 9.0}, slices=Slices(1, True, 100, 50, start=5)), 1)
     assert plan.axis == 1

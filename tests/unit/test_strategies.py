@@ -129,6 +129,23 @@ def test_auto_gives_each_label_its_turn() -> None:
     assert first[:4] == [4, 11, 17, 23]
 
 
+def test_auto_seeks_a_rare_label_where_there_is_enough_of_it() -> None:
+    entropy, area = np.full((12, 3), 0.3), np.ones((12, 3))
+    entropy[:, 2], area[:, 2] = np.nan, 0.001  # a trace of it everywhere
+    entropy[3:6, 2], area[3:6, 2] = 0.2, (2.0, 2.0, 40.0)  # three patients have it, one of them a lot
+    entropy[6, 2], area[6, 2] = 0.9, 0.01  # the most uncertain, but next to nothing
+    pool = make_pool(12, opinions={"toy": opinion(entropy, area=area, round=10)})
+    taken = np.zeros(12, bool)
+    taken[[0, 1, 2]] = True
+    first = set()
+    for seed in range(12):
+        closed = replace(pool, taken=taken, open=~taken)
+        ranking = STRATEGIES["auto"](closed, {"rounds": 10}, np.random.default_rng(seed))
+        assert (ranking.label, ranking.system) == ("rare", "toy")
+        first.add(int(ranking.places[0]))
+    assert first == {3, 4, 5}
+
+
 def test_a_label_that_is_never_predicted_is_sought_where_it_is_likeliest() -> None:
     entropy = np.full((9, 3), 0.1)
     entropy[:, 2] = np.nan

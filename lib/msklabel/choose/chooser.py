@@ -133,21 +133,32 @@ class Chooser:
             "systems": {name: self._said(pool, name, here) for name in pool.opinions},
         }
 
-    def slices(self, image_id: str, count: int, system: str | None = None) -> Plan:
+    def slices(self, image_id: str, count: int, system: str | None = None, label: str | None = None) -> Plan:
         """The slices of a scan to draw; what the newest label of the system speaks of is left out.
 
+        Args:
+            image_id: The scan.
+            count: How many.
+            system: For which; any that judged the scan by default.
+            label: For which label; all alike by default.
+
         Raises:
-            NotFound: If there is no such scan or system.
+            NotFound: If there is no such scan, system or label.
             UserError: If ``count`` is not from 1 to 1000.
         """
         if not 1 <= count <= _MOST_SLICES:
             raise UserError(f"k: expected a number of slices from 1 to {_MOST_SLICES}, got {count}")
         image = self.store.images.get(image_id)
         names = [self._system(system)] if system else list(self.store.systems)
+        if label:
+            names = [name for name in names if label in self.store.systems[name].labels]
+            if not names:
+                raise NotFound(f"there is no label {label[:100]!r} of {system or 'any system'}")
         for name in names:
             summary = self.summary(image.id, name)
             if summary is not None:
-                return plan_slices(summary, count, self._drawn(image.id, name, summary.slices.axis))
+                place = list(self.store.systems[name].labels).index(label) if label else None
+                return plan_slices(summary, count, self._drawn(image.id, name, summary.slices.axis), place)
         grid = self.store.images.grid(image.id)
         axes, _ = closest_axes(grid.affine)
         drawn = self._drawn(image.id, names[0], axes[2]) if len(names) == 1 else ()

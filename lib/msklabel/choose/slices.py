@@ -34,15 +34,22 @@ def strided(first: int, stop: int, count: int) -> list[int]:
     return [int(first + (part + 0.5) * (stop - first) / count) for part in range(count)]
 
 
-def slice_weights(summary: Summary) -> NDArray[np.float64]:
+def slice_weights(summary: Summary, label: int | None = None) -> NDArray[np.float64]:
     """How much each entry of a summary is worth drawing, summing to 1.
 
     Half is even over the entries where something is expected, so that no part is left out; half is the uncertainty, to
     which each label contributes alike: a small one counts as much as a large one.
+
+    Args:
+        summary: Of a prediction.
+        label: Only this one counts, by its place among the labels from 0, found or not; None for all that were found.
     """
     uncertain, area = summary.uncertain_cm2.astype(float), summary.area_cm2.astype(float)
+    found = summary.volume_cm3.sum(axis=0) > 0
+    if label is not None:
+        uncertain, area, found = uncertain[[label]], area[[label]], np.ones(1, bool)
     totals = uncertain.sum(axis=1, keepdims=True)
-    found = (summary.volume_cm3.sum(axis=0) > 0)[:, None] & (totals > 0)
+    found = found[:, None] & (totals > 0)
     shares = np.where(found, uncertain / np.where(totals > 0, totals, 1), 0).sum(axis=0)
     expected = area.sum(axis=0)
     there = expected > 0.02 * expected.max(initial=0)
@@ -83,18 +90,19 @@ def spread(weights: NDArray[np.float64], count: int, drawn: Sequence[int] = ()) 
     return sorted(chosen)
 
 
-def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = ()) -> Plan:
+def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = (), label: int | None = None) -> Plan:
     """Choose slices of a judged scan.
 
     Args:
         summary: Of a model that is in service.
         count: How many.
         drawn: Slices of the scan as stored that are drawn already.
+        label: For which they are drawn, see :func:`slice_weights`.
     """
     where, entries = summary.slices, summary.area_cm2.shape[1]
     if not summary.finite:
         return plan_strided(where.axis, where.native, count, drawn)
-    per_native = slice_weights(summary)[where.to_entry(np.arange(where.native), entries)]
+    per_native = slice_weights(summary, label)[where.to_entry(np.arange(where.native), entries)]
     low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
     outside = np.arange(where.native)
     per_native = np.where((outside < low - where.step) | (outside > high + where.step), 0, per_native)

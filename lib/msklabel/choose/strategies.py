@@ -31,12 +31,14 @@ class Ranking:
         score: Shape (scans,): what the order follows, by place; larger is more wanted, NaN where not known.
         reason: Why, for a place.
         label: The label whose turn it is, where one label decides.
+        system: The system whose turn it is, where one system decides.
     """
 
     places: Indices
     score: Floats
     reason: Callable[[int], str]
     label: str | None = None
+    system: str | None = None
 
 
 Strategy = Callable[[Pool, Mapping[str, Any], np.random.Generator], Ranking]
@@ -134,13 +136,13 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     system = _system_in_turn(pool, turn)
     opinion = pool.opinions[system]
     label = _label_in_turn(opinion, pool.open, turn)
-    score = opinion.uncertainty if label is None else _class_score(opinion, label, pool.open)
+    score = opinion.uncertainty if label is None else _class_score(opinion, label)
     score = np.where(opinion.scored, score, np.nan)
     beta = beta_of(opinion.round, int(options.get("rounds", 10)))
     noisy = np.log(np.maximum(score, _LEAST)) + rng.gumbel(size=len(pool)) / beta
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
     order = sites_in_turn(pool, _with_unjudged(pool, by_score(noisy, judged), options, rng))
-    what = f"entropy of {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
+    what = f"doubt about {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
     return Ranking(
         order,
         score,
@@ -148,6 +150,7 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
             f"{what} {score[i]:.3f} ({system}, certainty {beta:.3g})" if score[i] == score[i] else "not judged yet"
         ),
         None if label is None else opinion.labels[label],
+        system,
     )
 
 
@@ -222,16 +225,23 @@ def _system_in_turn(pool: Pool, turn: int) -> str:
 def _label_in_turn(opinion: Opinion, open_scans: Flags, turn: int) -> int | None:
     """Two of three turns go to the labels one after the other, the third to none."""
     labels = len(opinion.labels)
-    known = [i for i in range(labels) if np.isfinite(_class_score(opinion, i, open_scans)[open_scans]).any()]
+    known = [i for i in range(labels) if np.isfinite(_class_score(opinion, i)[open_scans]).any()]
     if turn % 3 == 2 or not known:
         return None
     return known[(turn - turn // 3) % len(known)]
 
 
-def _class_score(opinion: Opinion, label: int, open_scans: Flags) -> Floats:
-    """Entropy of a label; one that is not predicted anywhere is sought where it is likeliest."""
-    column = opinion.entropy[:, label]
-    if np.isfinite(column[open_scans]).any():
-        return column
-    area = opinion.area[:, label]
-    return np.where(area > 0, area / np.nanmax(area, initial=_LEAST), np.nan)
+def _class_score(opinion: Opinion, label: int) -> Floats:
+    """Entropy of a label, times how much of it a scan has against what is usual where it is predicted, at most 1.
+
+    So a rare label is sought where it is likely, also where no voxel is predicted to be of it; beyond the usual, size
+    does not count.
+    """
+    entropy, area = opinion.entropy[:, label], opinion.area[:, label]
+    expected = opinion.scored & (area > 0)
+    if not expected.any():
+        return np.full(len(area), np.nan)
+    predicted = expected & ~np.isnan(entropy)
+    usual = np.median(area[predicted]) if predicted.any() else area[expected].max()
+    share = np.minimum(1, area / usual)
+    return np.where(expected, share * np.where(np.isnan(entropy), 1, entropy), np.nan)

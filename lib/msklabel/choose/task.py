@@ -88,7 +88,8 @@ class RankedStrategy(Strategy):
             return None
         answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(int(places_of(pool, [chosen])[0]))}
         if count:
-            plan = chooser.slices(chosen, count, wanted.systems[0] if len(wanted.systems) == 1 else None)
+            only = wanted.systems[0] if len(wanted.systems) == 1 else None
+            plan = chooser.slices(chosen, count, ranking.system or only, ranking.label)
             answer["slices"] = {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
         return answer
 

@@ -112,9 +112,11 @@ def auto(state: State, rng: np.random.Generator) -> Query:
             pool = replace(pool, open=free > 0, taken=np.zeros(len(free), bool))
             if not pool.open.any():
                 break
-        scan = int(STRATEGIES["auto"](pool, {"rounds": state.rounds}, rng).places[0])
+        ranking = STRATEGIES["auto"](pool, {"rounds": state.rounds}, rng)
+        scan = int(ranking.places[0])
         drawn = _drawn(state, query, scan)
-        weights = slice_weights(state.judged[scan].summary)
+        label = list(state.system.labels).index(ranking.label) if ranking.label else None
+        weights = slice_weights(state.judged[scan].summary, label)
         entries = np.arange(state.cases[scan].slices) // state.judged[scan].summary.slices.step
         count = min(state.per_scan, state.count - len(query))
         query += [(scan, z) for z in spread(weights[entries], count, sorted(drawn))]

@@ -35,7 +35,7 @@ def train(system: System, pool: Sequence[Case], drawn: Drawn, steps: int, seed: 
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 2])
     network = build_network(system).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=system.train.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=system.train.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / (steps + 1)) ** 0.9)
     places = [(scan, z) for scan in sorted(drawn) for z in sorted(drawn[scan])]
     images = {scan: padded(pool[scan].prepared.image, system.patch_voxels) for scan in drawn}

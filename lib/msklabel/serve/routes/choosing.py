@@ -15,8 +15,10 @@ router = APIRouter(prefix="/msk", tags=["ActiveLearning"])
 
 
 @router.get("/slices", summary="The slices of a scan to draw: axis and indices of the scan as stored")
-def get_slices(ctx: Ctx, user: AsUser, image: str, k: int, system: str | None = None) -> dict[str, Any]:
-    plan = ctx.app.choosers(ctx.store.store).slices(image, k, system)
+def get_slices(
+    ctx: Ctx, user: AsUser, image: str, k: int, system: str | None = None, label: str | None = None
+) -> dict[str, Any]:
+    plan = ctx.app.choosers(ctx.store.store).slices(image, k, system, label)
     return {"image": image, "axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
 
 
