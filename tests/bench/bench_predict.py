@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--skip-stock", action="store_true", help="time ours only")
     parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
     parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
+    parser.add_argument("--own-spacing", action="store_true", help="resample the scan to the network's grid beforehand")
     parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
     parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (2)")
@@ -77,6 +78,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if options.scan
         else _synthetic(options.labelmap, options.shape, folder)
     )
+    if options.own_spacing:
+        scan = _resampled(scan, _system(options).spacing_mm, folder)
     sides = SIDES[1:] if options.skip_stock else SIDES
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(options.repeats):
@@ -335,10 +338,22 @@ def _nifti(scan: Path, cut: str | None, folder: Path) -> Path:
     read = read_scan(scan)
     image = nib.Nifti1Image(read.array[0], read.affine)
     if cut:
-        starts = [(n - int(kept)) // 2 for n, kept in zip(image.shape, cut.split("x"), strict=True)]
+        starts = [max(0, n - int(kept)) // 2 for n, kept in zip(image.shape, cut.split("x"), strict=True)]
         image = image.slicer[tuple(slice(start, n - start) for start, n in zip(starts, image.shape, strict=True))]
     nib.save(image, folder / "scan.nii.gz")
     return folder / "scan.nii.gz"
+
+
+def _resampled(scan: Path, spacing_mm: tuple[float | None, ...], folder: Path) -> Path:
+    """The scan on a network's grid, axes in the order of the world's, so that neither side has labels to enlarge."""
+    import nibabel as nib
+    from nibabel.processing import resample_to_output
+
+    image = nib.load(scan)
+    lowest = float(np.asanyarray(image.dataobj).min())
+    sizes = [wanted or own for wanted, own in zip(spacing_mm, image.header.get_zooms(), strict=True)]
+    nib.save(resample_to_output(image, sizes, order=1, cval=lowest), folder / "resampled.nii.gz")
+    return folder / "resampled.nii.gz"
 
 
 def _synthetic(labelmap: Path, shape: str, folder: Path) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 
+import psutil
 import pytest
+
+from msklabel.memory import much_memory_left
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 _FAULTS = """
@@ -50,3 +54,12 @@ def test_kept_memory_is_not_fetched_from_the_system_again() -> None:
 
 def test_what_was_freed_is_given_back() -> None:
     assert printed(_RESIDENT)[0] > 150 * 2**20
+
+
+@pytest.mark.parametrize(("thirds", "much"), [(2.0, False), (100.0, True)])
+def test_much_is_left_while_a_third_is_enough(thirds: float, much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = os.sysconf("SC_PAGE_SIZE")
+    pages = int(thirds * psutil.Process().memory_info().rss) // page
+    sizes = {"SC_PAGE_SIZE": page, "SC_PHYS_PAGES": pages}
+    monkeypatch.setattr(os, "sysconf", lambda name: sizes[str(name)])
+    assert much_memory_left() == much

@@ -30,7 +30,7 @@ def simulate(
     rounds: Annotated[int, typer.Option(help="Queries after the start.")] = 5,
     scans: Annotated[int, typer.Option(help="Scans of a query.")] = 2,
     per_scan: Annotated[int, typer.Option(help="Slices drawn in each.")] = 2,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 300,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of every training.")] = 600,
     pool: Annotated[
         Path | None, typer.Option(help="Folder with images/, truth/ and facts.csv; phantoms by default.")
     ] = None,

@@ -93,8 +93,8 @@ class Judge:
         return dict(zip(self.system.labels, means, strict=True))
 
 
-class AskedForOnce(Sequence[Judged]):
-    """A model's word on each case; asked for when it is first wanted, as not every strategy wants it."""
+class JudgedOnDemand(Sequence[Judged]):
+    """A model's word on each case; formed when it is first looked at, as not every strategy looks."""
 
     def __init__(self, judge: Judge, cases: Sequence[Case]) -> None:
         self._judge, self._cases = judge, cases

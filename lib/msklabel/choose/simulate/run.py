@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msklabel.choose.simulate.judge import AskedForOnce, Judge, Judged
+from msklabel.choose.simulate.judge import Judge, Judged, JudgedOnDemand
 from msklabel.choose.simulate.queries import QUERIES, State, first_slices
 from msklabel.choose.simulate.scans import Case, Drawn, Split, split
 from msklabel.choose.simulate.train import train
@@ -75,7 +75,7 @@ def stage(system: System, parts: Split, drawn: Drawn, number: int, seed: int, st
     """Train from fresh weights on what is drawn, and test."""
     judge = Judge(system, train(system, parts.pool, drawn, steps, seed))
     point = {"round": number, "dice": judge.dice(parts.test), **cost(parts.pool, drawn)}
-    return Stage(drawn, AskedForOnce(judge, parts.pool), point)
+    return Stage(drawn, JudgedOnDemand(judge, parts.pool), point)
 
 
 def start(system: System, parts: Split, seed: int, setting: Setting) -> Stage:
