@@ -40,6 +40,7 @@ def test_info_lists_strategies_with_their_options(site: Site) -> None:
         ("GET", "/msk/slices?image=nope&k=2", 404, "no image"),
         ("GET", "/msk/slices?image=hip_0&k=0", 400, "k"),
         ("GET", "/msk/slices?image=hip_0&k=2&system=nope", 404, "no system"),
+        ("GET", "/msk/slices?image=hip_0&k=2&label=nope", 404, "no label"),
         ("GET", "/msk/next/explain?image=hip_0&strategy=nope", 404, "strategies"),
         ("GET", "/msk/next/explain?image=../x", 404, "no image"),
         ("GET", f"/msk/next/heatmap?image=nope&system={SYSTEM}", 404, "no image"),
