@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
 
 logger = logging.getLogger(__name__)
+_AT_ONCE = 2  # Python computes on one core; two let one wait for the disk
+_AT_ONCE_FROM_PACS = 20  # a scan may have to come first, which takes time but no processor
 
 
 def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
@@ -76,6 +79,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     keep = store.store.jobs.put
     jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
     segmentations = SegmentationExchange(store.store, app.pacs) if app.pacs else None
+    at_once = _AT_ONCE_FROM_PACS if app.pacs else _AT_ONCE
     context = Context(
         app=app,
         settings=settings,
@@ -95,6 +99,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         ),
         prefetch=Prefetch(app, precedence, waiting, settings.prefetch_scans),
         measuring=MeasureLabels(jobs, lambda most: _unmeasured(store, most)),
+        choosing=CapacityLimiter(at_once),
+        submitting=CapacityLimiter(at_once),
         openid=_openid(settings),
         proxy=DicomwebProxy(app.pacs) if app.pacs else None,
         segmentations=segmentations,

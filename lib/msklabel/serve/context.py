@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from anyio import CapacityLimiter
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from msklabel.app import MskLabelApp
 
 _NAME_CHARACTERS = 200
-_AT_ONCE = 2  # Python computes on one core; two let one wait for the disk
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Context:
         background: Keeps scores up to date.
         prefetch: Predicts what is likely asked for next.
         measuring: Has submitted labels measured.
+        choosing: Few choices of a next scan at once: more would be no faster, and hold up whoever only reads.
+        submitting: The same for labels that come in, apart, so that who wants a scan does not wait for them.
         openid: Who else signs people in.
         proxy: To the PACS, where the studies lie in one.
         segmentations: Those of the PACS.
         exchange: Exchanges them from time to time.
-        choosing: Few choices of a next scan at once: more would be no faster, and hold up whoever only reads.
-        submitting: The same for labels that come in, apart, so that who wants a scan does not wait for them.
     """
 
     app: MskLabelApp
@@ -71,12 +70,12 @@ class Context:
     background: BackgroundScoring
     prefetch: Prefetch
     measuring: MeasureLabels
+    choosing: CapacityLimiter
+    submitting: CapacityLimiter
     openid: OpenId | None = None
     proxy: DicomwebProxy | None = None
     segmentations: SegmentationExchange | None = None
     exchange: Exchange | None = None
-    choosing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
-    submitting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_AT_ONCE))
 
     @property
     def store(self) -> Any:
