@@ -16,7 +16,14 @@ from msklabel.choose.simulate.judge import Judge
 from msklabel.choose.simulate.queries import QUERIES, State, first_slices
 from msklabel.choose.simulate.run import FULL, Cell, Setting, cost, load_cases, play, run_cells, save_cases
 from msklabel.choose.simulate.scans import Case, LabelledScan, prepare, split
-from msklabel.choose.simulate.statistics import area_under, comparisons, penalty_matrix, read_points, summary_table
+from msklabel.choose.simulate.statistics import (
+    area_under,
+    comparisons,
+    penalty_matrix,
+    read_points,
+    record_of,
+    summary_table,
+)
 from msklabel.choose.simulate.train import UNKNOWN, sparse_loss, train
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
@@ -158,6 +165,25 @@ def test_who_is_better_is_found_and_nobody_else() -> None:
     assert matrix.loc["auto"].tolist() == [0, 1, 1]
     assert matrix.loc["random"].sum() == matrix.loc["strided"].sum() == 0
     assert penalty_matrix(comparisons(points(0.0))).to_numpy().sum() == 0
+
+
+def test_the_record_of_one_strategy_is_seen_from_its_side() -> None:
+    compared = pd.DataFrame(
+        [
+            ("s", 1, "auto", "random", 0.10, "auto"),
+            ("s", 2, "auto", "random", 0.02, ""),
+            ("s", 1, "also", "auto", 0.04, "also"),
+            ("s", 1, "also", "random", 0.20, "also"),
+            ("t", 1, "auto", "random", -0.01, ""),
+        ],
+        columns=["system", "round", "a", "b", "difference", "wins"],
+    )
+    rows = {(row.system, row.rival): row for row in record_of(compared, "auto").itertuples()}
+    assert rows.keys() == {("s", "random"), ("s", "also"), ("t", "random")}
+    random, also = rows["s", "random"], rows["s", "also"]
+    assert (random.won, random.lost, random.of, random.difference) == (1, 0, 2, pytest.approx(0.06))
+    assert (also.won, also.lost, also.of, also.difference) == (0, 1, 1, pytest.approx(-0.04))
+    assert record_of(comparisons(points(0.0)), "nobody").empty
 
 
 def test_the_pool_has_what_real_pools_have() -> None:

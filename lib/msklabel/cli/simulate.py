@@ -65,7 +65,13 @@ def simulate(
 def report(out: Path, seeds: int) -> None:
     """Write tables and figures from the cells of a folder."""
     from msklabel.choose.simulate.figures import draw_curves, draw_matrix
-    from msklabel.choose.simulate.statistics import comparisons, penalty_matrix, read_points, summary_table
+    from msklabel.choose.simulate.statistics import (
+        comparisons,
+        penalty_matrix,
+        read_points,
+        record_of,
+        summary_table,
+    )
 
     points = read_points(out / "cells")
     table, compared = summary_table(points), comparisons(points)
@@ -84,6 +90,13 @@ def report(out: Path, seeds: int) -> None:
             str(row["system"]), str(row["strategy"]), *figures, f"{row['slices']:.0f}", f"{row['minutes']:.0f}"
         )
     console.print(shown)
+    against = Table("system", "auto against", "won", "lost", "of", "mean difference in Dice")
+    for row in record_of(compared, "auto").to_dict("records"):
+        counts = [str(row[name]) for name in ("won", "lost", "of")]
+        against.add_row(str(row["system"]), str(row["rival"]), *counts, f"{row['difference']:+.3f}")
+    if against.row_count:
+        console.print(against)
+        console.print("won and lost: paired t-test at each budget of each system, Holm over all pairs of strategies")
     console.print(f"oracle_foreground looks at true labels; minutes are an assumption; {seeds} seed(s)")
     if seeds < 8:
         console.print("fewer than 8 seeds: this shows that it works, and nothing else")

@@ -89,6 +89,25 @@ def penalty_matrix(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(wins / max(1, budgets), index=names, columns=names)
 
 
+def record_of(compared: pd.DataFrame, strategy: str) -> pd.DataFrame:
+    """What came of the comparisons of one strategy with each other one, over the budgets of each system.
+
+    Args:
+        compared: See :func:`comparisons`.
+        strategy: Which.
+
+    Returns:
+        Columns ``system``, ``rival``, ``won``, ``lost``, ``of``, and ``difference``, the mean in Dice, above 0 where
+        the strategy is better.
+    """
+    own = compared[(compared.a == strategy) | (compared.b == strategy)]
+    rival = own.a.where(own.a != strategy, own.b)
+    facts = {"won": own.wins == strategy, "lost": own.wins == rival}
+    signed = own.difference.where(own.a == strategy, -own.difference)
+    groups = own.assign(rival=rival, difference=signed, **facts).groupby(["system", "rival"], as_index=False)
+    return groups.agg(won=("won", "sum"), lost=("lost", "sum"), of=("won", "size"), difference=("difference", "mean"))
+
+
 def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
     """Mean difference and P of the two-sided paired t-test; 1 where it cannot be told."""
     difference = a - b
