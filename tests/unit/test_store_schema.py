@@ -137,3 +137,13 @@ def test_threads_write_in_turn_and_none_waits_for_ever(tmp_path: Path, monkeypat
         pass
     write("third")
     assert done[-1] == "third"
+
+
+def test_what_is_to_last_is_written_through_whatever_was_written_before(tmp_path: Path) -> None:
+    database = Database(tmp_path / "a.sqlite3")
+    database.create()
+    normal, full = 1, 2
+    for lasting in (False, True, True, False, True):
+        with database.write(lasting) as session:
+            level = session.connection().exec_driver_sql("PRAGMA synchronous").scalar()
+        assert level == (full if lasting else normal)

@@ -18,6 +18,7 @@ from msklabel.errors import ReadOnly, UserError
 from msklabel.store.migrate import is_current, revision_of, upgrade
 
 _BUSY_MS = 60_000
+_LASTING = "lasting"  # of a connection: what was said to SQLite last
 _WRITERS = 0x6D736B6C  # PostgreSQL's advisory lock that a writer holds
 
 
@@ -149,7 +150,9 @@ def _connect(url: URL) -> Engine:
         options = connection.get_execution_options()
         writes, lasting = options.get("writes", False), options.get("lasting", True)
         if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+            if writes and connection.info.get(_LASTING) != lasting:
+                connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+                connection.info[_LASTING] = lasting
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
         elif writes:  # one writer at a time there, too: so ids grow in the order of the commits
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
