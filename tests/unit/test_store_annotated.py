@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from store_samples import SHAPE, TISSUES, blocks, scan, store, write
+from store_samples import ABDUCTORS, SHAPE, TISSUES, blocks, scan, store, write
 
 from msklabel.errors import UserError
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.read import read_labels
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.schema import LabelVersion
 
 BONE, MUSCLE = (list(TISSUES.labels)[index] for index in (0, 4))
 
@@ -81,3 +84,78 @@ def test_what_cannot_be_is_refused(data: MskDatastore, said: Any, sentence: str)
 def test_a_part_is_shown_with_the_label(data: MskDatastore) -> None:
     submit(data, blocks(1), {"classes": [BONE]})
     assert data.get_label_info("scan1", "final")["annotated"] == {"axis": 2, "classes": [BONE]}
+
+
+def newest(data: MskDatastore) -> tuple[np.ndarray, LabelVersion]:
+    version = data.store.labels.newest("scan1", "final")
+    return read_labels(data.store.labels.file(version)).array, version
+
+
+def test_slices_that_were_drawn_before_are_kept(data: MskDatastore) -> None:
+    submit(data, drawn(2, 1, 3), {"slices": [1, 3]})
+    submit(data, drawn(2, 0) * 5, {"slices": [0, 3]})
+    voxels, version = newest(data)
+    assert np.array_equal(voxels, drawn(2, 1) + 5 * drawn(2, 0)), "slice 3 was looked at again, and is empty now"
+    assert version.annotated == {"axis": 2, "slices": [0, 1, 3]}
+    assert version.classes == [BONE, MUSCLE]
+    before = data.store.labels.history("scan1")[0]
+    assert version.info["carried_over"] == {"version": before.id, "author": "ann", "slices": [1]}
+    assert np.array_equal(read_labels(data.store.labels.file(before)).array, drawn(2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    "annotated", [None, {"slices": [0], "axis": 1}, {"slices": [0], "classes": [BONE]}], ids=["all", "axis", "classes"]
+)
+def test_what_cannot_be_said_together_is_not_put_together(data: MskDatastore, annotated: Any) -> None:
+    submit(data, drawn(2, 1, 3), {"slices": [1, 3]})
+    array = drawn((annotated or {}).get("axis", 2), 0)
+    submit(data, array, annotated)
+    assert np.array_equal(newest(data)[0], array)
+    assert "carried_over" not in newest(data)[1].info
+
+
+@pytest.mark.parametrize("how", ["rejected", "withdrawn"])
+def test_a_label_that_does_not_count_is_not_carried_over(data: MskDatastore, how: str) -> None:
+    submit(data, drawn(2, 1), {"slices": [1]})
+    submit(data, drawn(2, 2), {"slices": [2]})
+    if how == "rejected":
+        data.store.reviews.add(newest(data)[1].id, "rejected", "too thin")
+        counts = [1, 3]
+    else:
+        data.store.withdraw("scan1", "final")
+        counts = [3]
+    submit(data, drawn(2, 3), {"slices": [3]})
+    assert np.array_equal(newest(data)[0], drawn(2, *counts))
+    assert newest(data)[1].annotated == {"axis": 2, "slices": counts}
+
+
+def test_some_slices_of_a_whole_label_can_be_mended(tmp_path: Path) -> None:
+    scan(tmp_path / "studies" / "scan1.nii.gz")
+    data = store(tmp_path / "studies", ABDUCTORS)
+    submit(data, drawn(2, 0, 1, 2, 3, 4), None)
+    submit(data, drawn(2, 3) * 2, {"slices": [2, 3]})
+    voxels, version = newest(data)
+    assert np.array_equal(voxels, drawn(2, 0, 1, 4) + 2 * drawn(2, 3))
+    assert version.annotated is None, "it speaks of the whole scan, as the one before"
+
+
+def test_of_slices_that_come_at_once_none_is_lost(data: MskDatastore) -> None:
+    def draw(index: int) -> None:
+        file = write(data.store.studies.parent / f"{index}.nii.gz", drawn(2, index))
+        data.save_label("scan1", str(file), "final", {"annotated": {"slices": [index]}, "client_id": f"ann{index}"})
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(draw, range(5)))
+    assert np.array_equal(newest(data)[0], drawn(2, *range(5)))
+    assert len(data.store.labels.history("scan1")) == 5
+
+
+def test_a_scan_of_which_some_slices_are_drawn_can_be_given_again(data: MskDatastore) -> None:
+    labels = data.store.labels
+    submit(data, drawn(2, 0, 1), {"slices": [0, 1]})
+    assert (labels.finished("final"), labels.finished("final", whole=True)) == ({"scan1"}, set())
+    assert data.take_next(["scan1"], "bob") is None
+    assert data.take_next(["scan1"], "bob", whole=True) == "scan1"
+    submit(data, drawn(2, 2, 4), {"slices": [2, 3, 4]})
+    assert labels.finished("final", whole=True) == {"scan1"}
+    assert data.take_next(["scan1"], "bob", whole=True) is None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from sqlalchemy import String, cast, select
 
 from msklabel.errors import NotFound, UserError
@@ -23,13 +24,14 @@ from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
+from msklabel.store.carry import NOTED, carried_over
 from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
 from msklabel.store.images import Grid, Images
 from msklabel.store.jobs import Jobs
-from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
+from msklabel.store.labels import FINAL, ORIGINAL, Labels, Overtaken, Submission
 from msklabel.store.leases import Leases
 from msklabel.store.names import checked_info, checked_tag
 from msklabel.store.quantities import Quantities
@@ -183,6 +185,9 @@ class Store:
     ) -> LabelVersion:
         """Check a label and store it as a new version; it is on disk when this returns.
 
+        A label that names its slices keeps the other slices of the newest version that counts: see
+        :func:`msklabel.store.carry.carried_over`.
+
         Args:
             image_id: The scan.
             file: The label in any format that can be read.
@@ -195,11 +200,11 @@ class Store:
         Raises:
             UserError: If it cannot be right; nothing is stored.
         """
-        own = {key: value for key, value in checked_info(info).items() if key != IMPORTED}
+        own = {key: value for key, value in checked_info(info).items() if key not in (IMPORTED, NOTED)}
         submission = self.check(image_id, file, tag, own, origin)
         if submission.tag != ORIGINAL:
             submission = replace(submission, holder=holder or submission.author)
-        version = self.labels.add(submission)
+        version = self._added(submission)
         self._view.refresh(image_id, version.tag)
         return version
 
@@ -318,6 +323,20 @@ class Store:
         with self._database.write() as session:
             session.merge(Setting(key=key, value=str(value)))
 
+    def _added(self, submission: Submission) -> LabelVersion:
+        """Store a label, with the slices that were drawn before, also where two come at once."""
+        while submission.annotated.slices is not None:
+            before = self.labels.standing(submission.image_id, submission.tag, submission.system)
+            full = replace(submission, follows=before.id if before else 0)
+            if before:
+                full = carried_over(full, self.systems[submission.system], before, self._voxels(before))
+            with suppress(Overtaken):
+                return self.labels.add(full)
+        return self.labels.add(submission)
+
+    def _voxels(self, version: LabelVersion) -> NDArray[np.uint8]:
+        return read_labels(self.labels.file(version)).array
+
     def _in_scheme(
         self, image: Image, labels: LabelMap, header: Mapping[int, str] | None, info: Mapping[str, Any]
     ) -> tuple[System, LabelMap, list[str]]:
@@ -344,7 +363,7 @@ class Store:
         found = [f"{left!r} lies to the right of {right!r}: are the sides exchanged?" for left, right in pairs]
         drafts = [] if tag == ORIGINAL else self.labels.history(image_id, ORIGINAL, system.name)
         with suppress(OSError, UserError):  # a draft that cannot be read tells nothing
-            if drafts and looks_mirrored(labels.array, read_labels(self.labels.file(drafts[-1])).array, labels.affine):
+            if drafts and looks_mirrored(labels.array, self._voxels(drafts[-1]), labels.affine):
                 found.append("the label agrees far better with the automatic one when left and right are exchanged")
         return found
 

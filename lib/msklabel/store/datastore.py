@@ -170,6 +170,7 @@ class MskDatastore(Datastore):
         label_tag: str | None = None,
         labels: list[str] | None = None,
         systems: Iterable[str] | None = None,
+        whole: bool = False,
     ) -> str | None:
         """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
 
@@ -180,6 +181,7 @@ class MskDatastore(Datastore):
             label_tag: With ``labels``: what counts as labelled, as in :meth:`get_unlabeled_images`.
             labels: See ``label_tag``.
             systems: Instead of ``labels``: names of the systems whose label counts.
+            whole: Whether a scan of which some slices are labelled can be given.
 
         Returns:
             The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
@@ -190,7 +192,7 @@ class MskDatastore(Datastore):
         tag, counting = self._kind(label_tag, labels)
         counting = list(systems) if systems is not None else counting
         while chosen := self._take(order, holder):
-            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, tag, counting):
+            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, tag, counting, whole):
                 return chosen
             if holder:
                 leases.release(chosen, holder)

@@ -30,7 +30,7 @@ from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
-from msklabel.store.worklist import Worklist
+from msklabel.store.worklist import NEWEST, Worklist, is_done, newest_of
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -51,6 +51,7 @@ class Submission:
         origin: None is found out: automatic under the tag ``original``, corrected where the system has an automatic
             label on the image, else manual.
         holder: Whose lease on the scan ends with it; None for nobody's.
+        follows: Version that must be the newest that counts still, 0 for none; None where that does not matter.
     """
 
     image_id: str
@@ -65,6 +66,11 @@ class Submission:
     base_model: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
     holder: str | None = None
+    follows: int | None = None
+
+
+class Overtaken(Exception):
+    """Another version came before a submission that was to follow the one before."""
 
 
 class Labels:
@@ -101,6 +107,7 @@ class Labels:
 
         Raises:
             StorageFull: If the disk is full; then nothing is left.
+            Overtaken: If it does not follow the newest version; then nothing is left, too.
         """
         content = nifti_bytes(submission.labels)
         sha256, size_bytes = hashlib.sha256(content).hexdigest(), len(content)
@@ -110,6 +117,9 @@ class Labels:
                     old = _same(session, submission, sha256) if once else None
                     if old:
                         return old
+                    newest = _standing(submission.image_id, submission.tag, submission.system)
+                    if submission.follows is not None and (session.scalar(newest) or 0) != submission.follows:
+                        raise Overtaken
                     incoming.replace(self._folder / f"{sha256}{SUFFIX}")
                     flush(self._folder)
                     version = _version(session, submission, sha256, size_bytes)
@@ -148,6 +158,11 @@ class Labels:
             kind = f" of {system}" if system else ""
             raise NotFound(f"image {str(image_id)[:200]!r} has no label{kind} with the tag {tag!r}")
         return version
+
+    def standing(self, image_id: str, tag: str, system: str) -> LabelVersion | None:
+        """The newest version that was neither removed nor rejected; None if there is none."""
+        with self._database.read() as session:
+            return session.scalar(select(LabelVersion).where(LabelVersion.id.in_(_standing(image_id, tag, system))))
 
     def history(self, image_id: str, tag: str | None = None, system: str | None = None) -> list[LabelVersion]:
         """All versions on an image, the removed ones too, oldest first."""
@@ -194,9 +209,12 @@ class Labels:
         with self._database.read() as session:
             return list(session.scalars(query.order_by(LabelVersion.image_id, LabelVersion.system)))
 
-    def finished(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
-        """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again."""
-        return self._worklist.done(tag, systems)
+    def finished(self, tag: str, systems: Iterable[str] | None = None, whole: bool = False) -> set[str]:
+        """Ids of the images that have a label of a tag, of any of some systems, and none that is to be made again.
+
+        With ``whole`` a label of some slices does not count.
+        """
+        return self._worklist.done(tag, systems, whole)
 
     def to_mend(self, author: str, tag: str) -> set[str]:
         """Ids of the images whose newest label is by an author, and was rejected or opened again."""
@@ -205,12 +223,13 @@ class Labels:
             ids = {version.image_id for version in session.scalars(mine.where(LabelVersion.tag == tag))}
         return {image_id for image_id in ids if not self.is_finished(image_id, tag)}
 
-    def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None) -> bool:
+    def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None, whole: bool = False) -> bool:
         """Whether one image is among the finished ones."""
-        newest = _newest(tag, systems).where(LabelVersion.image_id == image_id)
+        ids = _newest(tag, systems).where(LabelVersion.image_id == image_id)
+        query = select(*NEWEST).join(Image).where(LabelVersion.id.in_(ids))
         with self._database.read() as session:
-            states = set(session.scalars(select(LabelVersion.state).where(LabelVersion.id.in_(newest))))
-        return bool(states) and states.isdisjoint(OPEN)
+            newest = [newest_of(*row) for row in session.execute(query)]
+        return is_done(newest, whole)
 
     def to_review(
         self, systems: Iterable[str] | None = None, held: bool = False, most: int = 100
@@ -302,6 +321,12 @@ class Labels:
 def _same(session: Session, new: Submission, sha256: str) -> LabelVersion | None:
     query = select(LabelVersion).filter_by(image_id=new.image_id, tag=new.tag, system=new.system, sha256=sha256)
     return session.scalar(query.limit(1))
+
+
+def _standing(image_id: str, tag: str, system: str) -> Select[Any]:
+    """Id of the newest version that was neither removed nor rejected."""
+    query = select(func.max(LabelVersion.id)).filter_by(image_id=image_id, tag=tag, system=system)
+    return query.where(LabelVersion.withdrawn.is_(None), LabelVersion.state != "rejected")
 
 
 def _version(session: Session, submission: Submission, sha256: str, size_bytes: int) -> LabelVersion:

@@ -7,7 +7,7 @@ question itself would take the time. Versions and reviews are only added, so the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -15,9 +15,13 @@ from sqlalchemy.orm import Session
 
 from msklabel.store.database import Database
 from msklabel.store.reviews import Review
-from msklabel.store.schema import OPEN, LabelVersion
+from msklabel.store.schema import OPEN, Image, LabelVersion
 
-_Kind = tuple[str, frozenset[str] | None]
+_Kind = tuple[str, frozenset[str] | None, bool]
+_Newest = tuple[str, bool]  # the state of a label, and whether it speaks of some slices only
+
+NEWEST = LabelVersion.state, LabelVersion.annotated, Image.shape
+"""Columns that :func:`newest_of` takes."""
 
 
 class Worklist:
@@ -31,17 +35,18 @@ class Worklist:
         self._database = database
         self._lock = threading.Lock()
         self._last: tuple[int, ...] | None = None
-        self._states: dict[str, dict[tuple[str, str], str]] = {}
+        self._states: dict[str, dict[tuple[str, str], _Newest]] = {}
         self._done: dict[_Kind, set[str]] = {}
 
-    def done(self, tag: str, systems: Iterable[str] | None = None) -> set[str]:
+    def done(self, tag: str, systems: Iterable[str] | None = None, whole: bool = False) -> set[str]:
         """Ids of the images that are done.
 
         Args:
             tag: Of the labels that count.
             systems: Labels of these count; of all by default.
+            whole: Whether a label of some slices does not make an image done.
         """
-        kind = tag, None if systems is None else frozenset(systems)
+        kind = tag, None if systems is None else frozenset(systems), whole
         with self._lock:
             self._update()
             if kind not in self._done:
@@ -55,9 +60,9 @@ class Worklist:
                 return
             changed = None if self._last is None else _changed(session, self._last)
             rows = session.execute(_newest(changed))
-            states: dict[str, dict[tuple[str, str], str]] = {image_id: {} for image_id in changed or ()}
-            for image_id, tag, system, state in rows:
-                states.setdefault(image_id, {})[tag, system] = state
+            states: dict[str, dict[tuple[str, str], _Newest]] = {image_id: {} for image_id in changed or ()}
+            for image_id, tag, system, *newest in rows:
+                states.setdefault(image_id, {})[tag, system] = newest_of(*newest)
         self._states |= states
         self._last = last
         for kind, done in self._done.items():
@@ -65,13 +70,24 @@ class Worklist:
                 (done.add if self._is_done(image_id, kind) else done.discard)(image_id)
 
     def _is_done(self, image_id: str, kind: _Kind) -> bool:
-        tag, systems = kind
+        tag, systems, whole = kind
         found = [
-            state
-            for (of_tag, system), state in self._states[image_id].items()
+            newest
+            for (of_tag, system), newest in self._states[image_id].items()
             if of_tag == tag and (systems is None or system in systems)
         ]
-        return bool(found) and not any(state in OPEN for state in found)
+        return is_done(found, whole)
+
+
+def is_done(newest: Collection[_Newest], whole: bool) -> bool:
+    """Whether an image is done by the newest labels of its systems that count; see :meth:`Worklist.done`."""
+    return any(not (whole and part) for _, part in newest) and not any(state in OPEN for state, _ in newest)
+
+
+def newest_of(state: str, annotated: Mapping[str, Any] | None, shape: Sequence[int] | None) -> _Newest:
+    """What counts of a label: its state, and whether it speaks of some slices of the scan only."""
+    slices = (annotated or {}).get("slices")
+    return state, bool(annotated and slices and shape and len(slices) < shape[annotated["axis"]])
 
 
 def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
@@ -82,11 +98,11 @@ def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
 
 
 def _newest(images: set[str] | None) -> Select[Any]:
-    """State of the newest version that counts, for each image, tag and system."""
+    """State of the newest version that counts, and what it speaks of, for each image, tag and system."""
     ids = select(func.max(LabelVersion.id)).where(LabelVersion.withdrawn.is_(None))
     if images is not None:
         ids = ids.where(LabelVersion.image_id.in_(images))
     ids = ids.group_by(LabelVersion.image_id, LabelVersion.tag, LabelVersion.system)
-    columns = LabelVersion.image_id, LabelVersion.tag, LabelVersion.system, LabelVersion.state
-    query: Select[Any] = select(*columns)  # type: ignore[assignment]
-    return query.where(LabelVersion.id.in_(ids))
+    columns = LabelVersion.image_id, LabelVersion.tag, LabelVersion.system, *NEWEST
+    query: Select[Any] = select(*columns)
+    return query.join(Image).where(LabelVersion.id.in_(ids))
