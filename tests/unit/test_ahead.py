@@ -81,8 +81,10 @@ class Slowly:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.done: list[str] = []
+        self.ranked = 0
 
     def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:
+        self.ranked += 1
         return [("hip", image) for image in ("a", "b", "c")][:most]
 
     def serving(self, model: str) -> str:
@@ -128,3 +130,17 @@ def test_it_gives_way_to_whoever_waits_and_goes_on_afterwards(tmp_path: Path) ->
     time.sleep(0.2)
     prefetch.close()
     assert app.started.count("b") == 1
+
+
+def test_while_somebody_waits_it_does_not_even_look_what_is_next(tmp_path: Path) -> None:
+    app, busy = Slowly(), threading.Event()
+    prefetch = Prefetch(app, Precedence(tmp_path / PRECEDENCE), busy.is_set, 3)
+    busy.set()
+    prefetch.start()
+    prefetch.asked({"strategy": "first"})
+    time.sleep(0.3)
+    assert app.ranked == 0
+    busy.clear()
+    prefetch.asked({"strategy": "first"})
+    wait_until(lambda: app.done == ["a", "c"])
+    prefetch.close()

@@ -240,6 +240,22 @@ def test_slices_are_strided_until_a_model_has_judged_the_scan(studies: Path) -> 
         chooser.slices("s1", 0)
 
 
+def test_slices_are_those_of_the_label_in_turn(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = store(studies, TOY)
+    versions = publish(data.store.state)
+    choosers = Choosers(versions)
+    SummaryScoring(choosers, versions)({}, data)
+    chooser = choosers(data.store)
+    monkeypatch.setattr("msklabel.choose.strategies._label_in_turn", lambda *_: 0)
+    answer = strategies(choosers)["auto"]({"client_id": "a", "slices": 2}, data)
+    label = next(iter(TOY.labels))
+    assert f"doubt about {label}" in answer["reason"]
+    plan = chooser.slices(answer["id"], 2, "toy", label)
+    assert answer["slices"] == {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
+    with pytest.raises(NotFound, match="no label 'liver' of toy"):
+        chooser.slices("s1", 2, "toy", "liver")
+
+
 def test_slices_that_are_drawn_are_left_out(studies: Path) -> None:
     data = store(studies, TOY)
     first = Choosers()(data.store).slices("s1", 2, "toy")
