@@ -5,8 +5,8 @@
 makes a synthetic CT out of a real label map (``msklabel synthesize``) and segments it with ``thigh_ct``'s paper
 network; ``--scan`` takes a scan that is there. The peer is ``stock_infer.py``, which runs MONAI Label's BasicInferTask;
 say where it lies with ``--stock`` or MSKLABEL_STOCK_INFER. Weights are random unless ``--weights`` names the file of a
-trained version. The peer knows one channel, no sides and no mirrored passes, so that both do without them; intensities
-that a system takes from the scan itself are told to the peer, which does not look for the body.
+trained version. The peer knows one channel, no sides, no variants and no mirrored passes, so that both do without them;
+intensities that a system takes from the scan itself are told to the peer, which does not look for the body.
 Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
 Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
 The ideal time is the network's floating-point operations at the rate of this machine's matrix products.
@@ -249,7 +249,7 @@ def _system(options: argparse.Namespace) -> Any:
     from msklabel.system import System
 
     known = _full_system(options).model_dump()
-    plain = {"channels": known["channels"][:1], "laterality": "none"}
+    plain = {"channels": known["channels"][:1], "laterality": "none", "variants": {}}  # these look at all channels
     return System.model_validate(known | plain | {"predict": known["predict"] | {"mirror_axes": []}})
 
 
