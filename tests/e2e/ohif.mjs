@@ -1,5 +1,5 @@
 // An annotator in OHIF: opens the next scan, stops a segmentation, has it segmented, draws, erases, fills by threshold,
-// submits. Says what the screen held.
+// submits; then draws two slices of the other scan, and when he is given it again, two more. Says what the screen held.
 //   node ohif.mjs '{"playwright": DIR, "chromium": FILE, "url": URL, "user": .., "token": .., "pictures": DIR,
 //                  "drawn": 2, "filled": 5}'
 import fs from 'node:fs';
@@ -30,9 +30,17 @@ async function signIn(page) {
 }
 
 async function nextScan(page) {
+  const opened = page.waitForEvent('load');
   await page.click('#msk-next:not([disabled])');
+  await opened;
   await page.waitForURL(/\/ohif\/segmentation/);
   return page.locator('#msklabel[data-ready]').getAttribute('data-ready');
+}
+
+async function submit(page) {
+  await page.click('#msk-submit:not([disabled])');
+  await page.locator('#msk-said', { hasText: 'Stored as version' }).waitFor();
+  return page.locator('#msk-said').textContent();
 }
 
 // Press Stop as soon as the server works on it; where it was done before that, once more.
@@ -97,11 +105,23 @@ try {
   said.filled = await stroke(page, null, [0.64, 0.5], [0.72, 0.5]);
   said.range = await page.evaluate(thresholds);
   await picture('3-drawn');
-  await page.click('#msk-submit:not([disabled])');
-  await page.locator('#msk-said', { hasText: 'Stored as version' }).waitFor();
-  said.stored = await page.locator('#msk-said').textContent();
+  said.stored = await submit(page);
   said.state = await page.locator('#msk-state').textContent();
   await picture('4-submitted');
+  await page.check('#msk-only');
+  await page.fill('#msk-count', '2');
+  await page.press('#msk-count', 'Tab');
+  await page.locator('[id^="msk-slice-"]').nth(2).waitFor({ state: 'detached' });
+  said.some = [];
+  for (let times = 0; times < 2; times++) {
+    const image = await nextScan(page);
+    const opened = await page.evaluate(onScreen);
+    const slices = await page.locator('[id^="msk-slice-"]').count();
+    await page.click('#msk-segment:not([disabled])');
+    await page.locator('#msk-said', { hasText: 'draft' }).waitFor();
+    said.some.push({ image, opened, slices, draft: await page.evaluate(onScreen), stored: await submit(page) });
+    await picture(`5-some-slices-${times + 1}`);
+  }
 } catch (error) {
   said.failed = error.message;
   said.panel = await page.locator('#msklabel').innerText().catch(() => 'no panel');

@@ -62,10 +62,15 @@ def session(hospital: tuple[Site, Pacs, dict[str, Path]], tmp_path_factory: pyte
 
 
 def screen(session: dict[str, Any], moment: str, folder: Path) -> np.ndarray:
-    """The label that the screen held, axes (column, row, slice), slices along their normal."""
+    """The label that the screen held at a moment; see :func:`pixels`."""
+    return pixels(session[moment], folder)
+
+
+def pixels(held: dict[str, str], folder: Path) -> np.ndarray:
+    """A label of the screen, axes (column, row, slice), slices along their normal."""
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series_files(folder)]
     shape = (sources[0].Rows, sources[0].Columns)
-    planes = [np.frombuffer(base64.b64decode(session[moment][s.SOPInstanceUID]), np.uint8) for s in sources]
+    planes = [np.frombuffer(base64.b64decode(held[s.SOPInstanceUID]), np.uint8) for s in sources]
     return np.stack([plane.reshape(shape).T for plane in planes], axis=2)
 
 
@@ -115,11 +120,12 @@ def test_the_store_holds_what_the_screen_showed(session: dict[str, Any], hospita
 
 def test_the_pacs_holds_the_same_voxels_and_codes(session: dict[str, Any], hospital: tuple) -> None:
     _, pacs, folders = hospital
-    found = wait_for(lambda: list(pacs.segmentations()), 60)
+    files = series_files(folders[session["image"]])
+    study = str(pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+    found = wait_for(lambda: [series for series in pacs.segmentations() if series.study == study], 60)
     assert len(found) == 1
     stored = pacs.get(found[0].study, found[0].uid, pacs.instances(found[0].study, found[0].uid)[0])
     segmentation = highdicom.seg.Segmentation.from_dataset(stored)
-    files = series_files(folders[session["image"]])
     uids = [str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files]
     frames = segmentation.get_pixels_by_source_instance(
         uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
@@ -142,8 +148,31 @@ def test_nothing_went_wrong_in_the_browser_and_it_said_why_this_scan(session: di
 
 def test_a_second_annotator_gets_another_scan(session: dict[str, Any], hospital: tuple) -> None:
     ours, _, folders = hospital
-    second = ours.ask("POST", "/activelearning/auto", token=ADMIN_TOKEN, json={"model": SYSTEM}).json()
+    asked = {"model": SYSTEM, "slices": 1}
+    second = ours.ask("POST", "/activelearning/auto", token=ADMIN_TOKEN, json=asked).json()
     assert second["id"] in set(folders) - {session["image"]}
+
+
+def test_a_scan_comes_again_until_its_slices_are_drawn(
+    session: dict[str, Any], hospital: tuple, tmp_path: Path
+) -> None:
+    ours, _, folders = hospital
+    first, second = session["some"]
+    assert {first["image"], second["image"]} == set(folders) - {session["image"]}
+    assert (first["slices"], second["slices"]) == (2, 2)
+    folder = folders[first["image"]]
+    drawn = [pixels(first["draft"], folder), pixels(second["draft"], folder)]
+    some, more = (array.any(axis=(0, 1)) for array in drawn)
+    assert (some.sum(), more.sum()) == (2, 4)
+    assert some[more].sum() == 2, "two other slices"
+    assert not pixels(first["opened"], folder).any()
+    np.testing.assert_array_equal(pixels(second["opened"], folder), drawn[0])
+    np.testing.assert_array_equal(drawn[1][..., some], drawn[0][..., some])
+    answer = ours.ask("GET", f"/datastore/label?label={first['image']}&tag=final")
+    (tmp_path / "label.nii.gz").write_bytes(answer.content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "label.nii.gz").array, drawn[1])
+    info = ours.ask("GET", "/datastore/?output=all").json()["objects"][first["image"]]["labels"]["final"]["info"]
+    assert len(info["annotated"]["slices"]) == 4
 
 
 def test_training_starts_by_policy(session: dict[str, Any], hospital: tuple) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from msklabel.choose.strategies import STRATEGIES
 from msklabel.choose.summary import IMAGE_ONLY
 from msklabel.choose.task import Choosers, SummaryScoring, strategies
 from msklabel.errors import NotFound, UserError
+from msklabel.imaging.read import read_labels
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.store.datastore import MskDatastore
@@ -288,3 +290,62 @@ def test_it_works_on_each_database(studies: Path, any_database: str | None) -> N
     given = {choose({"client_id": name}, data)["id"] for name, choose in list(strategies(choosers).items())[:6]}
     assert len(given) == 6
     assert choosers(data.store).progress()["toy"]["fresh"] == 2
+
+
+def draw(data: MskDatastore, answer: dict[str, Any], client: str) -> tuple[int, ...]:
+    """Submit the slices that an answer names, and nothing else."""
+    slices = answer["slices"]["indices"]
+    voxels = np.zeros((14, 12, 6), np.uint8)
+    voxels[..., slices] = 1
+    file = write(data.store.state / "some.nii", voxels)
+    notes = {"client_id": client, "model": "toy", "annotated": {"slices": slices, "axis": answer["slices"]["axis"]}}
+    data.submit(answer["id"], file, "final", notes)
+    return tuple(slices)
+
+
+@pytest.mark.parametrize("name", ["auto", "first", "diverse"])
+def test_scans_come_again_until_all_their_slices_are_drawn(studies: Path, name: str) -> None:
+    data, choose = store(studies, TOY), strategies()[name]
+    drawn: dict[str, list[int]] = {f"s{n}": [] for n in range(6)}
+    for turn in range(12):
+        answer = choose({"client_id": "a", "slices": 3}, data)
+        assert answer
+        if turn < 6:
+            assert not drawn[answer["id"]], "those of which nothing is drawn come first"
+            other = choose({"client_id": "b"}, data)
+            assert other is None or not drawn[other["id"]], "who draws whole scans gets none that is begun"
+            if other:
+                data.store.leases.release(other["id"], "b")
+        drawn[answer["id"]] += draw(data, answer, "a")
+    assert {image: sorted(slices) for image, slices in drawn.items()} == {image: list(range(6)) for image in drawn}
+    assert choose({"client_id": "a", "slices": 3}, data) is None
+    labels = data.store.labels
+    versions = [labels.newest(image, "final", "toy") for image in drawn]
+    assert all(np.all(read_labels(labels.file(version)).array == 1) for version in versions)
+    assert all(version.annotated == {"axis": 2, "slices": list(range(6))} for version in versions)
+
+
+def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studies: Path) -> None:
+    data = store(studies, TOY)
+    versions = publish(data.store.state)
+    choosers = Choosers(versions)
+    SummaryScoring(choosers, versions)({}, data)
+    chooser = choosers(data.store)
+    request = {"client_id": "a", "slices": 2, "systems": "toy"}
+    image = strategies(choosers)["auto"](request, data)
+    draw(data, image, "a")
+    sha256 = data.store.labels.newest(image["id"], "final").sha256
+
+    def left() -> np.ndarray:
+        pool = chooser.pool(chooser.wanted(request))
+        assert pool.having["toy"].any(axis=1).tolist() == [one == image["id"] for one in pool.ids]
+        assert pool.choices == 1
+        return pool.left["toy"][pool.ids.index(image["id"])]
+
+    assert (left() == 0).all()
+    learned = {"fingerprint": TOY.fingerprint, "considered": [sha256]}
+    versions.add(TOY, versions.weights(TOY, "0001"), learned)
+    assert ((left() > 0) & (left() < 1)).all()
+    assert chooser.slices(image["id"], 6, "toy").indices == tuple(
+        index for index in range(6) if index not in image["slices"]["indices"]
+    )

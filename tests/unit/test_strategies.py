@@ -117,16 +117,33 @@ def test_auto_gives_each_label_its_turn() -> None:
         entropy[scan, label] = 0.6
     entropy[17] = 0.4  # the highest mean
     pool = make_pool(30, opinions={"toy": opinion(entropy)})
+    having = np.zeros((30, 3), bool)
+    having[:, 0] = True  # every scan has the large label, none that is labelled has the others
     taken = np.zeros(30, bool)
     first, label = [], []
-    for _ in range(6):
-        ranking = STRATEGIES["auto"](replace(pool, taken=taken, open=~taken), {}, np.random.default_rng(1))
+    for _ in range(9):
+        now = replace(pool, taken=taken, open=~taken, having={"toy": having & taken[:, None]})
+        ranking = STRATEGIES["auto"](now, {}, np.random.default_rng(1))
         first.append(int(ranking.places[0]))
         label.append(ranking.label)
         taken = taken.copy()
         taken[first[-1]] = True
-    assert label == ["large", "small", None, "rare", "large", None]
-    assert first[:4] == [4, 11, 17, 23]
+    assert label[1::3] == ["large", "small", "rare"], "each in turn"
+    assert label[2::3] == [None, None, None], "then all of them"
+    assert label[3::3] == ["rare", "small"], "and those that few labelled scans have, one after the other"
+    assert (first[0], first[1], first[3]) == (4, 17, 23)
+
+
+def test_what_is_drawn_already_of_a_scan_is_not_sought_again() -> None:
+    entropy = np.full((6, 3), 0.1)
+    entropy[2], entropy[4] = 0.8, 0.5
+    left = np.ones((6, 4))
+    left[2] = 0.3
+    taken = np.arange(6) == 2  # some of its slices are drawn, and it is open all the same
+    said = opinion(entropy, round=10)
+    pool = make_pool(6, taken=taken, opinions={"toy": said}, left={"toy": left}, choices=2)
+    assert order("auto", pool)[:2] == [4, 2], "0.5, and 0.3 of 0.8"
+    assert order("auto", replace(pool, left={}))[0] == 2
 
 
 def test_auto_seeks_a_rare_label_where_there_is_enough_of_it() -> None:
@@ -134,9 +151,12 @@ def test_auto_seeks_a_rare_label_where_there_is_enough_of_it() -> None:
     entropy[:, 2], area[:, 2] = np.nan, 0.001  # a trace of it everywhere
     entropy[3:6, 2], area[3:6, 2] = 0.2, (2.0, 2.0, 40.0)  # three patients have it, one of them a lot
     entropy[6, 2], area[6, 2] = 0.9, 0.01  # the most uncertain, but next to nothing
-    pool = make_pool(12, opinions={"toy": opinion(entropy, area=area, round=10)})
-    taken = np.zeros(12, bool)
-    taken[[0, 1, 2]] = True
+    taken = np.zeros(13, bool)
+    taken[[0, 1, 2, 12]] = True
+    having = taken[:, None] & np.ones(3, bool)
+    having[:12, 2] = False  # of those labelled one has it
+    entropy, area = np.vstack([entropy, [[0.1, 0.1, 0.1]]]), np.vstack([area, [[1.0, 1.0, 1.5]]])
+    pool = make_pool(13, opinions={"toy": opinion(entropy, area=area, round=10)}, having={"toy": having}, choices=3)
     first = set()
     for seed in range(12):
         closed = replace(pool, taken=taken, open=~taken)
@@ -152,9 +172,11 @@ def test_a_label_that_is_never_predicted_is_sought_where_it_is_likeliest() -> No
     area = np.full((9, 3), 1.0)
     area[:, 2] = 0.001
     area[5, 2] = 0.4
-    taken = np.zeros(9, bool)
-    taken[:3] = True  # so that the turn is the third label's
-    pool = make_pool(9, taken=taken, open=~taken, opinions={"toy": opinion(entropy, area=area)})
+    having = np.zeros((9, 3), bool)
+    having[:3, :2] = True  # the third label is the scarcest
+    taken = having.any(axis=1)
+    said = opinion(entropy, area=area)
+    pool = make_pool(9, taken=taken, open=~taken, opinions={"toy": said}, having={"toy": having})
     ranking = STRATEGIES["auto"](pool, {}, np.random.default_rng(0))
     assert ranking.label == "rare"
     assert int(ranking.places[0]) == 5
@@ -209,15 +231,23 @@ def test_diverse_takes_what_is_unlike_the_taken() -> None:
     assert {scan // 5 for scan in order("diverse", pool)[:3]} == {1, 2, 3}
 
 
-def test_beta_rises_from_1_to_100() -> None:
-    assert [beta_of(number, 3) for number in (0, 1, 2, 3, 9)] == [1, 1, 10, 100, 100]
+def test_beta_rises_from_10_to_100() -> None:
+    assert [beta_of(number, 3) for number in (0, 1, 2, 3, 9)] == pytest.approx([10, 10, 1000**0.5, 100, 100])
 
 
 def test_chance_has_a_part_in_early_rounds_only() -> None:
     late = judged()
     early = replace(late, opinions={"toy": replace(late.opinions["toy"], round=1)})
+    assert (
+        {order("auto", late, seed)[0] for seed in range(12)}
+        == {order("auto", early, seed)[0] for seed in range(12)}
+        == {7}
+    )
+    assert len({tuple(order("auto", early, seed)[:4]) for seed in range(12)}) > 6
+    near = np.linspace(0.1, 0.2, 12)[:, None].repeat(3, axis=1) ** 2
+    late, early = (make_pool(12, opinions={"toy": opinion(near, round=number)}) for number in (10, 1))
+    assert len({order("auto", late, seed)[0] for seed in range(12)}) == 1
     assert len({order("auto", early, seed)[0] for seed in range(12)}) > 1
-    assert {order("auto", late, seed)[0] for seed in range(12)} == {7}
 
 
 def test_two_orders_become_one() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from msklabel.choose.diversity import distances, embedded
 from msklabel.choose.facts import Facts, places_of
-from msklabel.choose.pool import Pool
+from msklabel.choose.parts import Parts
+from msklabel.choose.pool import Floats, Pool
 from msklabel.choose.slices import Plan, plan_slices, plan_strided
 from msklabel.choose.source import StoreSource
 from msklabel.choose.strategies import STRATEGIES, Ranking
@@ -34,6 +35,9 @@ class ServingVersions(Protocol):
     def names(self, system: str) -> list[str]:
         """Names of all versions, oldest first."""
 
+    def considered(self, system: str) -> set[str]:
+        """Checksums of the labels that the newest version has learned from, or looked at."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -44,12 +48,14 @@ class Wanted:
         tag: Which label makes a scan done.
         labelled_for: Systems whose label counts; None for any.
         holder: Who asks.
+        slices: How many slices of a scan are to be drawn; 0 for all. A scan of which some are drawn is not done then.
     """
 
     systems: tuple[str, ...]
     tag: str = FINAL
     labelled_for: tuple[str, ...] | None = None
     holder: str = ""
+    slices: int = 0
 
 
 class Chooser:
@@ -64,9 +70,11 @@ class Chooser:
         self.store = store
         self.versions = versions
         self.facts = Facts(StoreSource(store), store.systems, self._version)
+        self._parts = Parts(store, self.summary, self._learned)
+        self._considered: dict[str, tuple[str, set[str]]] = {}
 
     def wanted(self, request: Mapping[str, Any]) -> Wanted:
-        """Read ``model`` or ``systems`` (comma-separated), ``label_tag``, ``labels`` and ``client_id`` of a request.
+        """Read ``model`` or ``systems`` (comma-separated), ``label_tag``, ``labels``, ``client_id`` and ``slices``.
 
         Raises:
             NotFound: If a system is not served.
@@ -81,12 +89,21 @@ class Chooser:
         counting = having if labels else systems or None
         tag = str(request.get("label_tag") or FINAL)
         served = systems or (having if labels else ()) or tuple(self.store.systems)
-        return Wanted(served, tag, counting, str(request.get("client_id") or ""))
+        slices = whole(request, "slices", 0, lowest=0)
+        return Wanted(served, tag, counting, str(request.get("client_id") or ""), slices)
 
     def pool(self, wanted: Wanted) -> Pool:
         """The pool as it is now."""
-        labelled = self.store.labels.finished(wanted.tag, wanted.labelled_for)
-        return self.facts.pool(wanted.systems, labelled, self.store.leases.held(), wanted.holder)
+        labels, held = self.store.labels, self.store.leases.held()
+        labelled = labels.finished(wanted.tag, wanted.labelled_for, whole=wanted.slices > 0)
+        again = labels.finished(wanted.tag, wanted.labelled_for) - labelled if wanted.slices else set()
+        pool = self.facts.pool(wanted.systems, labelled, held, wanted.holder, again)
+        return replace(
+            pool,
+            having={name: self._parts.having(pool, name, wanted.tag) for name in wanted.systems},
+            left={name: self._left(pool, name, wanted) for name in wanted.systems if again},
+            choices=labels.submissions(wanted.tag, wanted.labelled_for) + len(held),
+        )
 
     def rank(self, strategy: str, pool: Pool, options: Mapping[str, Any]) -> Ranking:
         """Order the open scans; what the holder has already comes first.
@@ -157,7 +174,7 @@ class Chooser:
         for name in names:
             summary = self.summary(image.id, name)
             if summary is not None:
-                place = list(self.store.systems[name].labels).index(label) if label else None
+                place = self.store.systems[name].label_indices[label] - 1 if label else None
                 return plan_slices(summary, count, self._drawn(image.id, name, summary.slices.axis), place)
         grid = self.store.images.grid(image.id)
         axes, _ = closest_axes(grid.affine)
@@ -221,6 +238,19 @@ class Chooser:
         if system not in self.store.systems:
             raise NotFound(f"there is no system {name[:100]!r}; systems: {', '.join(self.store.systems)}")
         return system
+
+    def _left(self, pool: Pool, name: str, wanted: Wanted) -> Floats:
+        return self._parts.left(pool, name, wanted.tag, wanted.slices, self.facts.versions_of(name))
+
+    def _learned(self, system: str) -> set[str] | None:
+        """Checksums of the labels that the newest version looked at; None before the first."""
+        names = self.versions.names(system) if self.versions else []
+        if self.versions is None or not names:
+            return None
+        kept = self._considered.get(system)
+        if kept is None or kept[0] != names[-1]:
+            kept = self._considered[system] = names[-1], self.versions.considered(system)
+        return kept[1]
 
     def _version(self, system: str) -> tuple[str | None, int]:
         if self.versions is None:

@@ -80,7 +80,12 @@ class Facts:
         self._opinions: dict[str, tuple[tuple[Any, ...], Opinion]] = {}
 
     def pool(
-        self, systems: Sequence[str], labelled: Iterable[str], held: Mapping[str, str] | None = None, holder: str = ""
+        self,
+        systems: Sequence[str],
+        labelled: Iterable[str],
+        held: Mapping[str, str] | None = None,
+        holder: str = "",
+        again: Iterable[str] = (),
     ) -> Pool:
         """The pool as it is now.
 
@@ -89,6 +94,7 @@ class Facts:
             labelled: Scans that are done.
             held: Holder of each scan that is with somebody.
             holder: Who asks; what he has already is open to him.
+            again: Scans that are labelled in part, of which more slices are to be drawn.
         """
         with self._lock:
             images = self._current_images()
@@ -103,7 +109,7 @@ class Facts:
         own[places_of(images, (image_id for image_id, whose in (held or {}).items() if whose == holder))] = True
         own &= free
         free &= own | ~with_somebody
-        taken |= with_somebody
+        taken |= with_somebody | _members(images, again)
         return replace(
             images,
             taken=taken,
@@ -117,6 +123,11 @@ class Facts:
         """Whether each scan of a pool was looked at without a model; shape (scans,)."""
         with self._lock:
             return _members(pool, self._rows[system].features)
+
+    def versions_of(self, system: str) -> dict[str, str]:
+        """The version that judged each scan last, as far as scores were read."""
+        with self._lock:
+            return {image_id: version for image_id, (version, _) in self._rows[system].judged.items()}
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images

@@ -64,11 +64,15 @@ class Pool:
         patient: Shape (scans,): number of each scan's patient.
         site: Shape (scans,): number of each scan's site.
         taken: Shape (scans,): whether a scan is labelled, or with an annotator now.
-        open: Shape (scans,): whether it can be given to whoever asks.
+        open: Shape (scans,): whether it can be given to whoever asks; labelled ones, too, where slices are left.
         own: Shape (scans,): whether it is with whoever asks already.
         opinions: By system; those that fit each scan.
         fits: By system, shape (scans,): whether the modality may be the system's.
         site_names: Name of each site.
+        having: By system, shape (scans, labels): which labels are in the newest label map of each scan.
+        left: By system, shape (scans, labels + 1): which share of what is worth drawing is not drawn yet, for each
+            label and, last, for all alike; 1 throughout where nothing is said.
+        choices: How many scans were given to annotators before; as many as are taken by default.
     """
 
     ids: Sequence[str]
@@ -80,6 +84,9 @@ class Pool:
     opinions: Mapping[str, Opinion] = field(default_factory=dict)
     fits: Mapping[str, Flags] = field(default_factory=dict)
     site_names: Sequence[str] = ("",)
+    having: Mapping[str, Flags] = field(default_factory=dict)
+    left: Mapping[str, Floats] = field(default_factory=dict)
+    choices: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

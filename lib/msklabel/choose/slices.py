@@ -59,6 +59,19 @@ def slice_weights(summary: Summary, label: int | None = None) -> NDArray[np.floa
     return _EVEN_SHARE * even + (1 - _EVEN_SHARE) * shares / shares.sum()
 
 
+def share_left(weights: NDArray[np.float64], count: int, drawn: Sequence[int]) -> float:
+    """Which share of what is worth drawing in a scan is not covered yet by the slices that are drawn, 0 to 1.
+
+    A drawn slice stands for its neighbours as in :func:`spread`, as far as ``count`` slices would reach.
+
+    Args:
+        weights: Worth of each slice, summing to 1.
+        count: Slices that are drawn at once.
+        drawn: Slices that are drawn already.
+    """
+    return 1 - float(weights @ _near(len(weights), _reach(weights, count), drawn).max(axis=1, initial=0))
+
+
 def spread(weights: NDArray[np.float64], count: int, drawn: Sequence[int] = ()) -> list[int]:
     """Greedily cover weighted slices: each one stands for its neighbours, less the farther they are.
 
@@ -75,11 +88,8 @@ def spread(weights: NDArray[np.float64], count: int, drawn: Sequence[int] = ()) 
     """
     length = len(weights)
     count = min(count, length - len(set(drawn)))
-    occupied = max(1, int((weights > 0).sum()))
-    sigma = max(0.5, occupied / (4 * max(1, count + len(set(drawn)))))
-    places = np.arange(length)
-    near = np.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
-    covered = near[:, list(drawn)].max(axis=1) if len(drawn) else np.zeros(length)
+    near = _near(length, _reach(weights, count + len(set(drawn))), range(length))
+    covered = near[:, list(drawn)].max(axis=1, initial=0)
     chosen: list[int] = []
     for _ in range(count):
         gain = (weights[:, None] * np.maximum(near - covered[:, None], 0)).sum(axis=0)
@@ -99,15 +109,22 @@ def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = (), label: 
         drawn: Slices of the scan as stored that are drawn already.
         label: For which they are drawn, see :func:`slice_weights`.
     """
-    where, entries = summary.slices, summary.area_cm2.shape[1]
+    where = summary.slices
     if not summary.finite:
         return plan_strided(where.axis, where.native, count, drawn)
-    per_native = slice_weights(summary, label)[where.to_entry(np.arange(where.native), entries)]
-    low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
-    outside = np.arange(where.native)
-    per_native = np.where((outside < low - where.step) | (outside > high + where.step), 0, per_native)
-    indices = spread(per_native / max(per_native.sum(), 1e-12), count, drawn)
+    indices = spread(native_weights(summary, label), count, drawn)
     return Plan(where.axis, tuple(indices), "uncertain and spread")
+
+
+def native_weights(summary: Summary, label: int | None = None) -> NDArray[np.float64]:
+    """:func:`slice_weights` for each slice of the scan as stored, summing to 1."""
+    where, entries = summary.slices, summary.area_cm2.shape[1]
+    places = np.arange(where.native)
+    per_native = slice_weights(summary, label)[where.to_entry(places, entries)]
+    low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
+    per_native = np.where((places < low - where.step) | (places > high + where.step), 0, per_native)
+    weights: NDArray[np.float64] = per_native / max(per_native.sum(), 1e-12)
+    return weights
 
 
 def plan_strided(axis: int, slices: int, count: int, drawn: Sequence[int] = ()) -> Plan:
@@ -115,3 +132,15 @@ def plan_strided(axis: int, slices: int, count: int, drawn: Sequence[int] = ()) 
     if drawn:
         return Plan(axis, tuple(spread(np.full(slices, 1 / slices), count, drawn)), "strided")
     return Plan(axis, tuple(strided(0, slices, count)), "strided")
+
+
+def _reach(weights: NDArray[np.float64], count: int) -> float:
+    """For how many slices around it one of evenly spread slices stands: sigma."""
+    return max(0.5, max(1, int((weights > 0).sum())) / (4 * max(1, count)))
+
+
+def _near(length: int, sigma: float, slices: Sequence[int]) -> NDArray[np.float64]:
+    """How well some slices stand for each, shape (length, len(slices)), 0 to 1."""
+    away = np.arange(length)[:, None] - np.asarray(slices, int)[None]
+    near: NDArray[np.float64] = np.exp(-(away**2) / (2 * sigma**2))
+    return near

@@ -8,7 +8,7 @@ cold-start order, in between the judged ones, never behind them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from msklabel.choose.pool import Flags, Floats, Indices, Opinion, Pool, Vectors,
 
 _COVER = 8  # places that are chosen one by one for coverage; behind them the gap to what is taken decides
 _LEAST = 1e-6
+FIRST_BETA = 10.0
 LAST_BETA = 100.0
 
 
@@ -125,23 +126,28 @@ def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> R
 def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
     """Cold start while nothing is judged; then class-balanced entropy with noise that fades, sites in turn.
 
-    Of three scans two go to the labels in turn and one to the mean over all labels. The order follows
-    log(score) + Gumbel noise / beta, beta rising from 1 to 100 over the rounds (ClaSP PE, arXiv 2601.13677), which is a
-    draw in proportion to score ** beta.
+    Of three scans one goes to the label that the fewest labelled scans have, one to the labels in turn and one to the
+    mean over all labels. What is worth drawing in a scan counts as far as it is not drawn yet. The order follows
+    log(score) + Gumbel noise / beta, beta rising from 10 to 100 over the rounds (after ClaSP PE, arXiv 2601.13677),
+    which is a draw in proportion to score ** beta.
     """
     if not any(bool(opinion.scored[pool.open].any()) for opinion in pool.opinions.values()):
         start = cold_start(pool, options, rng)
         return Ranking(start.places, start.score, lambda i: f"no model has judged it: {start.reason(i)}")
-    turn = int(pool.taken.sum())
+    turn = int(pool.taken.sum()) if pool.choices is None else pool.choices
     system = _system_in_turn(pool, turn)
     opinion = pool.opinions[system]
-    label = _label_in_turn(opinion, pool.open, turn)
-    score = opinion.uncertainty if label is None else _class_score(opinion, label)
-    score = np.where(opinion.scored, score, np.nan)
+    label = _label_in_turn(pool, opinion, turn)
+    score = opinion.uncertainty if label is None else _class_score(pool, opinion, label)
+    left = pool.left[system][:, -1 if label is None else label] if system in pool.left else np.ones(len(pool))
+    score = np.where(opinion.scored, score * left, np.nan)
     beta = beta_of(opinion.round, int(options.get("rounds", 10)))
     noisy = np.log(np.maximum(score, _LEAST)) + rng.gumbel(size=len(pool)) / beta
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
-    order = sites_in_turn(pool, _with_unjudged(pool, by_score(noisy, judged), options, rng))
+    others = replace(
+        pool, taken=pool.taken & ~(pool.open & (left > 0))
+    )  # a scan drawn in part competes by what is left
+    order = sites_in_turn(others, _with_unjudged(others, by_score(noisy, judged), options, rng))
     what = f"doubt about {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
     return Ranking(
         order,
@@ -167,9 +173,13 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def beta_of(number: int, rounds: int) -> float:
-    """How certain the choice follows the score in a round, from 1 in the first to 100 in the last and later ones."""
+    """How certain the choice follows the score in a round, from 10 in the first to 100 in the last and later ones.
+
+    Among patches of a pool, which is what ClaSP PE chooses from, 1 is enough to begin with: they differ by orders of
+    magnitude. Scans differ by little, and 1 would be hardly more than chance.
+    """
     share = min(1.0, max(0, number - 1) / max(1, rounds - 1))
-    return LAST_BETA**share
+    return FIRST_BETA * (LAST_BETA / FIRST_BETA) ** share
 
 
 def _judged_first(
@@ -222,26 +232,30 @@ def _system_in_turn(pool: Pool, turn: int) -> str:
     return sorted(judging)[turn % len(judging)]
 
 
-def _label_in_turn(opinion: Opinion, open_scans: Flags, turn: int) -> int | None:
-    """Two of three turns go to the labels one after the other, the third to none."""
-    labels = len(opinion.labels)
-    known = [i for i in range(labels) if np.isfinite(_class_score(opinion, i)[open_scans]).any()]
-    if turn % 3 == 2 or not known:
+def _label_in_turn(pool: Pool, opinion: Opinion, turn: int) -> int | None:
+    """One of three turns goes to the label that the fewest labelled scans have, one to each in turn, one to none."""
+    expected = np.flatnonzero((opinion.area[pool.open & opinion.scored] > 0).any(axis=0))
+    if turn % 3 == 2 or not len(expected):
         return None
-    return known[(turn - turn // 3) % len(known)]
+    if turn % 3 == 0 and opinion.system in pool.having:
+        labelled = pool.having[opinion.system].sum(axis=0)[expected]
+        expected = expected[labelled == labelled.min()]
+    return int(expected[turn // 3 % len(expected)])
 
 
-def _class_score(opinion: Opinion, label: int) -> Floats:
-    """Entropy of a label, times how much of it a scan has against what is usual where it is predicted, at most 1.
+def _class_score(pool: Pool, opinion: Opinion, label: int) -> Floats:
+    """Entropy of a label, times how much of it a scan has against what is usual, at most 1.
 
-    So a rare label is sought where it is likely, also where no voxel is predicted to be of it; beyond the usual, size
-    does not count.
+    What is usual is the median over the scans that are labelled and have the label, else the largest there is. So a
+    rare label is sought where it is likely, also where no voxel is predicted to be of it; beyond the usual, size does
+    not count.
     """
     entropy, area = opinion.entropy[:, label], opinion.area[:, label]
     expected = opinion.scored & (area > 0)
     if not expected.any():
         return np.full(len(area), np.nan)
-    predicted = expected & ~np.isnan(entropy)
-    usual = np.median(area[predicted]) if predicted.any() else area[expected].max()
+    having = pool.having.get(opinion.system)
+    known = expected & having[:, label] if having is not None else np.zeros_like(expected)
+    usual = np.median(area[known]) if known.any() else area[expected].max()
     share = np.minimum(1, area / usual)
     return np.where(expected, share * np.where(np.isnan(entropy), 1, entropy), np.nan)

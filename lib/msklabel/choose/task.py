@@ -12,7 +12,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from msklabel.choose.chooser import Chooser, ServingVersions, whole
+from msklabel.choose.chooser import Chooser, ServingVersions
 from msklabel.choose.facts import places_of
 from msklabel.errors import UserError
 from msklabel.imaging.read import read_labels
@@ -52,9 +52,10 @@ class RankedStrategy(Strategy):
     def config(self) -> dict[str, Any]:
         """Options that a client may set, with their defaults.
 
-        ``systems``, comma-separated, for which a scan is wanted (all by default); ``slices``, how many slices to name;
-        ``seed`` from 0 to draw the same again; ``batch``, size of a random group; ``rounds``, trainings until chance
-        has no part in the choice any more.
+        ``systems``, comma-separated, for which a scan is wanted (all by default); ``slices``, how many slices are to be
+        drawn: they are named, and a scan of which others are drawn already may come again; ``seed`` from 0 to draw the
+        same again; ``batch``, size of a random group; ``rounds``, trainings until chance has no part in the choice any
+        more.
         """
         options: dict[str, Any] = {"systems": "", "slices": 0, "seed": -1}
         own = {"auto": {"rounds": 10}, "batch": {"batch": 8}}
@@ -79,17 +80,17 @@ class RankedStrategy(Strategy):
             return {"id": names[0]} if names else None
         chooser = self.choosers(datastore.store)
         wanted = chooser.wanted(request)
-        count = whole(request, "slices", 0, lowest=0)
         pool = chooser.pool(wanted)
         ranking = chooser.rank(self.name, pool, request)
         ids = (pool.ids[place] for place in ranking.places)
-        chosen = datastore.take_next(ids, wanted.holder or None, wanted.tag, systems=wanted.labelled_for)
+        some = wanted.slices > 0
+        chosen = datastore.take_next(ids, wanted.holder or None, wanted.tag, systems=wanted.labelled_for, whole=some)
         if chosen is None:
             return None
         answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(int(places_of(pool, [chosen])[0]))}
-        if count:
+        if some:
             only = wanted.systems[0] if len(wanted.systems) == 1 else None
-            plan = chooser.slices(chosen, count, ranking.system or only, ranking.label)
+            plan = chooser.slices(chosen, wanted.slices, ranking.system or only, ranking.label)
             answer["slices"] = {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
         return answer
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held
 from msklabel.store.schema import OPEN, Image, LabelVersion, now
-from msklabel.store.worklist import NEWEST, Worklist, is_done, newest_of
+from msklabel.store.worklist import NEWEST, Newest, Worklist, is_done, newest_of
 
 FINAL = "final"
 ORIGINAL = "original"
@@ -215,6 +215,18 @@ class Labels:
         With ``whole`` a label of some slices does not count.
         """
         return self._worklist.done(tag, systems, whole)
+
+    def finished_of(self, tag: str, system: str) -> Mapping[str, Newest]:
+        """The newest label of a system on each finished image; the same mapping as long as nothing is new."""
+        return self._worklist.finished(tag, system)
+
+    def submissions(self, tag: str, systems: Iterable[str] | None = None) -> int:
+        """How many versions of a tag were ever submitted, of any of some systems."""
+        query = select(func.count(LabelVersion.id)).where(LabelVersion.tag == tag)
+        if systems is not None:
+            query = query.where(LabelVersion.system.in_(list(systems)))
+        with self._database.read() as session:
+            return session.scalar(query) or 0
 
     def to_mend(self, author: str, tag: str) -> set[str]:
         """Ids of the images whose newest label is by an author, and was rejected or opened again."""

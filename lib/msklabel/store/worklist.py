@@ -6,9 +6,10 @@ question itself would take the time. Versions and reviews are only added, so the
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -18,9 +19,25 @@ from msklabel.store.reviews import Review
 from msklabel.store.schema import OPEN, Image, LabelVersion
 
 _Kind = tuple[str, frozenset[str] | None, bool]
-_Newest = tuple[str, bool]  # the state of a label, and whether it speaks of some slices only
 
-NEWEST = LabelVersion.state, LabelVersion.annotated, Image.shape
+
+class Newest(NamedTuple):
+    """What counts of the newest label of an image and a system.
+
+    Attributes:
+        state: One of ``STATES``.
+        part: Whether it speaks of some slices of the scan only.
+        classes: Names of the labels that occur in it.
+        sha256: Checksum of its file.
+    """
+
+    state: str
+    part: bool
+    classes: tuple[str, ...]
+    sha256: str
+
+
+NEWEST = LabelVersion.state, LabelVersion.annotated, Image.shape, LabelVersion.classes, LabelVersion.sha256
 """Columns that :func:`newest_of` takes."""
 
 
@@ -35,8 +52,9 @@ class Worklist:
         self._database = database
         self._lock = threading.Lock()
         self._last: tuple[int, ...] | None = None
-        self._states: dict[str, dict[tuple[str, str], _Newest]] = {}
+        self._states: dict[str, dict[tuple[str, str], Newest]] = {}
         self._done: dict[_Kind, set[str]] = {}
+        self._finished: dict[tuple[str, str], dict[str, Newest]] = {}
 
     def done(self, tag: str, systems: Iterable[str] | None = None, whole: bool = False) -> set[str]:
         """Ids of the images that are done.
@@ -53,6 +71,18 @@ class Worklist:
                 self._done[kind] = {image_id for image_id in self._states if self._is_done(image_id, kind)}
             return set(self._done[kind])
 
+    def finished(self, tag: str, system: str) -> dict[str, Newest]:
+        """The newest label of a system on each image, by image id, where that is not to be made again.
+
+        The same mapping, which must not be changed, as long as nothing is new.
+        """
+        with self._lock:
+            self._update()
+            if (tag, system) not in self._finished:
+                found = ((image_id, newest.get((tag, system))) for image_id, newest in self._states.items())
+                self._finished[tag, system] = {i: new for i, new in found if new and new.state not in OPEN}
+            return self._finished[tag, system]
+
     def _update(self) -> None:
         with self._database.read() as session:
             last = tuple(session.scalar(select(func.max(table.id))) or 0 for table in (LabelVersion, Review))
@@ -60,11 +90,12 @@ class Worklist:
                 return
             changed = None if self._last is None else _changed(session, self._last)
             rows = session.execute(_newest(changed))
-            states: dict[str, dict[tuple[str, str], _Newest]] = {image_id: {} for image_id in changed or ()}
+            states: dict[str, dict[tuple[str, str], Newest]] = {image_id: {} for image_id in changed or ()}
             for image_id, tag, system, *newest in rows:
                 states.setdefault(image_id, {})[tag, system] = newest_of(*newest)
         self._states |= states
         self._last = last
+        self._finished.clear()
         for kind, done in self._done.items():
             for image_id in states:
                 (done.add if self._is_done(image_id, kind) else done.discard)(image_id)
@@ -79,15 +110,18 @@ class Worklist:
         return is_done(found, whole)
 
 
-def is_done(newest: Collection[_Newest], whole: bool) -> bool:
+def is_done(newest: Collection[Newest], whole: bool) -> bool:
     """Whether an image is done by the newest labels of its systems that count; see :meth:`Worklist.done`."""
-    return any(not (whole and part) for _, part in newest) and not any(state in OPEN for state, _ in newest)
+    return any(not (whole and label.part) for label in newest) and not any(label.state in OPEN for label in newest)
 
 
-def newest_of(state: str, annotated: Mapping[str, Any] | None, shape: Sequence[int] | None) -> _Newest:
-    """What counts of a label: its state, and whether it speaks of some slices of the scan only."""
+def newest_of(
+    state: str, annotated: Mapping[str, Any] | None, shape: Sequence[int] | None, classes: Sequence[str], sha256: str
+) -> Newest:
+    """Read the columns ``NEWEST``."""
     slices = (annotated or {}).get("slices")
-    return state, bool(annotated and slices and shape and len(slices) < shape[annotated["axis"]])
+    part = bool(annotated and slices and shape and len(slices) < shape[annotated["axis"]])
+    return Newest(state, part, tuple(map(sys.intern, classes)), sha256)
 
 
 def _changed(session: Session, last: tuple[int, ...]) -> set[str]:

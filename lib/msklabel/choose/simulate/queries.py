@@ -12,7 +12,7 @@ from msklabel.choose.diversity import typicality, unit_rows
 from msklabel.choose.pool import Opinion, Pool
 from msklabel.choose.simulate.judge import Judged
 from msklabel.choose.simulate.scans import Case, Drawn
-from msklabel.choose.slices import slice_weights, spread
+from msklabel.choose.slices import share_left, slice_weights, spread
 from msklabel.choose.strategies import STRATEGIES
 from msklabel.system import System
 
@@ -103,26 +103,25 @@ def epistemic(state: State, rng: np.random.Generator) -> Query:
 
 
 def auto(state: State, rng: np.random.Generator) -> Query:
-    """The server's own: scans by its strategy of this name, one after the other, their slices uncertain and spread."""
+    """The server's own: scans by its strategy of this name, one after the other, their slices uncertain and spread.
+
+    As there, a scan comes again once a model has learned from the slices that were drawn before, which is in the next
+    query.
+    """
     pool = _pool(state)
+    labels = list(state.system.labels)
     query: Query = []
-    while len(query) < state.count:
-        if not pool.open.any():  # all have some slices: begin again with those that have the fewest
-            free = np.array([case.slices - len(_drawn(state, query, s)) for s, case in enumerate(state.cases)])
-            pool = replace(pool, open=free > 0, taken=np.zeros(len(free), bool))
-            if not pool.open.any():
-                break
+    while len(query) < state.count and pool.open.any():
         ranking = STRATEGIES["auto"](pool, {"rounds": state.rounds}, rng)
         scan = int(ranking.places[0])
-        drawn = _drawn(state, query, scan)
-        label = list(state.system.labels).index(ranking.label) if ranking.label else None
-        weights = slice_weights(state.judged[scan].summary, label)
-        entries = np.arange(state.cases[scan].slices) // state.judged[scan].summary.slices.step
+        weights = _weights(state, scan, labels.index(ranking.label) if ranking.label else None)
         count = min(state.per_scan, state.count - len(query))
-        query += [(scan, z) for z in spread(weights[entries], count, sorted(drawn))]
-        taken, free_scans = pool.taken.copy(), pool.open.copy()
-        taken[scan], free_scans[scan] = True, False
-        pool = replace(pool, taken=taken, open=free_scans)
+        query += [(scan, z) for z in spread(weights, count, sorted(_drawn(state, query, scan)))]
+        taken, open_scans = pool.taken.copy(), pool.open.copy()
+        taken[scan], open_scans[scan] = True, False
+        if not open_scans.any():  # more slices are asked for than each scan gives at once: go round again
+            open_scans = np.array([len(_drawn(state, query, s)) < case.slices for s, case in enumerate(state.cases)])
+        pool = replace(pool, taken=taken, open=open_scans, choices=(pool.choices or 0) + 1)
     return query
 
 
@@ -186,13 +185,26 @@ def _drawn(state: State, query: Query, scan: int) -> set[int]:
     return state.drawn.get(scan, set()) | {z for s, z in query if s == scan}
 
 
+def _weights(state: State, scan: int, label: int | None) -> NDArray[np.float64]:
+    summary = state.judged[scan].summary
+    weights = slice_weights(summary, label)[np.arange(state.cases[scan].slices) // summary.slices.step]
+    return weights / weights.sum()
+
+
 def _pool(state: State) -> Pool:
     """The table that the server would have."""
     summaries = [judged.summary for judged in state.judged]
     vectors = unit_rows(np.stack([summary.embedding for summary in summaries]).astype(float))
     patients = np.unique([case.patient for case in state.cases], return_inverse=True)[1]
     sites, site = np.unique([case.site for case in state.cases], return_inverse=True)
-    taken = np.array([bool(state.drawn.get(s)) for s in range(len(state.cases))])
+    drawn = [sorted(state.drawn.get(s, ())) for s in range(len(state.cases))]
+    seen = [case.labels[:, :, slices] for case, slices in zip(state.cases, drawn, strict=True)]
+    having = np.array([np.isin(np.arange(1, state.system.classes), part) for part in seen])
+    worth = [*range(len(state.system.labels)), None]
+    left = np.array(
+        [[share_left(_weights(state, s, i), state.per_scan, d) for i in worth] for s, d in enumerate(drawn)]
+    )
+    open_scans = np.array([len(slices) < case.slices for case, slices in zip(state.cases, drawn, strict=True)])
     opinion = Opinion(
         system=state.system.name,
         labels=tuple(state.system.labels),
@@ -209,10 +221,13 @@ def _pool(state: State) -> Pool:
         ids=[case.id for case in state.cases],
         patient=patients,
         site=site,
-        taken=taken,
-        open=~taken,
-        own=np.zeros(len(taken), bool),
+        taken=np.array([bool(slices) for slices in drawn]),
+        open=open_scans,
+        own=np.zeros(len(drawn), bool),
         opinions={state.system.name: opinion},
-        fits={state.system.name: np.ones(len(taken), bool)},
+        fits={state.system.name: np.ones(len(drawn), bool)},
         site_names=[str(name) for name in sites],
+        having={state.system.name: having},
+        left={state.system.name: np.array(left)},
+        choices=sum(map(len, drawn)) // state.per_scan,
     )

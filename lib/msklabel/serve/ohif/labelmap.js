@@ -60,14 +60,15 @@ export async function startLabel(services, viewportId, displaySet, labels) {
   segmentationService.setActiveSegment(ID, labels[0].index);
 }
 
-// Show a label that came from the server; where `only` is given, in those frames alone.
-export function showLabel({ frames, pixels, columns, rows }, only = null) {
+// Show a label that came from the server; where `only` is given, in those frames alone. Those in `kept` stay as they are.
+export function showLabel({ frames, pixels, columns, rows }, only = null, kept = new Set()) {
   const place = new Map(frames.map((frame, number) => [keyOf(frame), number]));
   for (const { image, frame } of pictures()) {
     const number = place.get(keyOf(frame));
     if (number === undefined || image.columns !== columns || image.rows !== rows) {
       throw new Error('the viewer shows another scan than the label was made for; reload the page');
     }
+    if (kept.has(number) && !only?.has(number)) continue;
     const size = columns * rows;
     const wanted = pixels && (!only || only.has(number));
     const values = wanted ? pixels.subarray(number * size, (number + 1) * size) : new Uint8Array(size);

@@ -27,8 +27,8 @@ class Panel {
     this.system = remembered('system');
     this.strategy = remembered('strategy');
     this.model = '';
-    this.count = SLICES;
-    this.onlySlices = false;
+    this.count = Number(remembered('count')) || SLICES;
+    this.onlySlices = remembered('only') === 'yes';
     this.said = { text: '', wrong: false };
     this.scan = null; // { image, viewportId, displaySet, label, plan, why }
     this.opening = false;
@@ -124,10 +124,16 @@ class Panel {
     remember('strategy', name);
   }
 
+  chooseOnly(only) {
+    this.onlySlices = only;
+    remember('only', only ? 'yes' : '');
+  }
+
   nextScan() {
     return this.attempt(async () => {
-      const next = await server.nextScan(this.strategy, this.system);
+      const next = await server.nextScan(this.strategy, this.system, this.onlySlices ? this.count : 0);
       if (!next.id) return this.say('All scans of this system have a label.');
+      remember('plan', next.slices ? JSON.stringify({ ...next.slices, image: next.SeriesInstanceUID }) : '');
       const address = new URLSearchParams({
         StudyInstanceUIDs: next.StudyInstanceUID,
         initialSeriesInstanceUID: next.SeriesInstanceUID,
@@ -156,12 +162,14 @@ class Panel {
     this.scan = { image, displaySet, viewportId, label: null, plan: null, why: '' };
     const label = await server.getLabel(image, this.system);
     await labelmap.startLabel(this.services, viewportId, displaySet, this.systems[this.system].labels);
-    labelmap.showLabel(label);
+    const served = JSON.parse(remembered('plan') || '{}'); // for the label whose turn it was
+    if (served.image === image) this.scan.plan = served;
+    else await this.plan(this.count);
+    labelmap.showLabel(label, label.tag === 'original' ? this.shownOfDraft() : null);
     this.scan.label = label;
     this.scan.from = label.model_version;
     this.changed = false;
     this.explain(image);
-    await this.plan(this.count);
     this.root.dataset.ready = image;
   }
 
@@ -173,6 +181,8 @@ class Panel {
 
   async plan(count) {
     this.count = count;
+    remember('count', String(count));
+    remember('plan', '');
     this.scan.plan = await server.slicesToDraw(this.scan.image, this.system, count).catch(() => null);
   }
 
@@ -181,6 +191,25 @@ class Panel {
     const { plan, label, viewportId } = this.scan;
     const shown = plan.indices.map(index => [labelmap.placeOf(this.services, viewportId, label.frames[index]) + 1, index]);
     return shown.sort((a, b) => a[0] - b[0]);
+  }
+
+  // The slices in which a draft is shown; null for all.
+  shownOfDraft() {
+    return this.onlySlices && this.scan.plan ? new Set(this.scan.plan.indices) : null;
+  }
+
+  // The slices that the submitted label speaks of; null where that is the whole scan.
+  drawnBefore() {
+    const { label } = this.scan;
+    return label.tag === 'final' ? label.annotated?.slices || null : [];
+  }
+
+  // What a submission speaks of: the slices to draw, and those that were drawn before; null for all.
+  annotated() {
+    const { plan, label } = this.scan;
+    const before = this.drawnBefore();
+    if (!this.onlySlices || !plan || !before) return null;
+    return { ...label.annotated, axis: plan.axis, slices: [...new Set([...before, ...plan.indices])] };
   }
 
   turnTo(index) {
@@ -204,7 +233,9 @@ class Panel {
           sections.drawProgress(this);
         };
         const draft = await server.segment(this.scan.image, this.model, told, this.running.abort.signal);
-        labelmap.showLabel(draft, this.onlySlices ? new Set(this.scan.plan.indices) : null);
+        const only = this.shownOfDraft();
+        const before = this.drawnBefore() || this.scan.label.frames.keys();
+        labelmap.showLabel(draft, only, new Set(only ? before : []));
         this.scan.from = draft.model_version;
         this.changed = false;
         this.say(['A draft, not a measurement: correct it.', ...(draft.warnings || [])].join(' '));
@@ -219,10 +250,11 @@ class Panel {
 
   submit() {
     return this.attempt(async () => {
-      const { image, viewportId, plan } = this.scan;
+      const { image, viewportId } = this.scan;
       const label = labelmap.readLabel(this.services, viewportId);
       const notes = { model_version: this.scan.from || null };
-      if (this.onlySlices && plan) notes.annotated = { slices: plan.indices, axis: plan.axis };
+      const annotated = this.annotated();
+      if (annotated) notes.annotated = annotated;
       const stored = await server.submitLabel(image, this.system, label, notes);
       const fresh = await server.getLabel(image, this.system);
       this.scan.label = { ...fresh, pixels: null };

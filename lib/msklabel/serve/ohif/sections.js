@@ -103,7 +103,7 @@ function slices(panel) {
   const count = element('input', { type: 'number', min: 1, max: 99, value: panel.count, id: 'msk-count' });
   count.onchange = () => panel.attempt(() => panel.plan(Math.max(1, Number(count.value) || 1)));
   const only = element('input', { type: 'checkbox', id: 'msk-only', checked: panel.onlySlices });
-  only.onchange = () => (panel.onlySlices = only.checked);
+  only.onchange = () => panel.chooseOnly(only.checked);
   return [
     heading('Slices to draw'),
     row(

@@ -35,8 +35,8 @@ export const whoAmI = () => ask('GET', '/auth/token/valid');
 
 export const getInfo = () => ask('GET', '/info/');
 export const getSystems = () => ask('GET', '/msk/viewer/systems');
-export const nextScan = (strategy, system) =>
-  ask('POST', `/activelearning/${strategy}`, json({ model: system, client_id: clientName() }));
+export const nextScan = (strategy, system, slices) =>
+  ask('POST', `/activelearning/${strategy}`, json({ model: system, client_id: clientName(), slices }));
 export const explainScan = (image, strategy, system) =>
   ask('GET', `/msk/next/explain?${query({ image, strategy, system })}`);
 export const skipScan = image => ask('POST', `/msk/skip?${query({ image })}`);

@@ -55,6 +55,7 @@ def get_label(request: Request, ctx: Ctx, user: AsUser, image: str, system: str,
         reviews = store.reviews.of([version.id])[version.id]
         said = {"reason": reviews[-1].reason, "who": reviews[-1].who} if reviews else {}
         facts = {"version": version.id, "tag": tag, "state": version.state, "author": version.author, **said}
+        facts["annotated"] = version.annotated
         label = read_labels(store.labels.file(version))
         return {**shown, **facts, "model_version": version.base_model, "labels": _packed(label)}
     return {**shown, "version": None, "labels": None}

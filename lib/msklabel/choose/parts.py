@@ -1,0 +1,100 @@
+"""What of the scans of a store is labelled: which labels, and how much is left to draw where only some slices are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from msklabel.choose.pool import Flags, Floats, Pool
+from msklabel.choose.slices import native_weights, share_left
+from msklabel.choose.summary import Summary
+from msklabel.errors import NotFound
+from msklabel.store.annotation import annotated_of
+from msklabel.store.core import Store
+from msklabel.store.worklist import Newest
+
+
+class Parts:
+    """Columns of a pool that come from labels, kept in memory; safe to call from many threads.
+
+    Args:
+        store: Labels.
+        summary: Gives the newest judgement of a scan for a system.
+        learned: Gives the checksums of the labels that a system's newest version looked at; None before the first.
+    """
+
+    def __init__(
+        self, store: Store, summary: Callable[[str, str], Summary | None], learned: Callable[[str], set[str] | None]
+    ) -> None:
+        self._store = store
+        self._summary = summary
+        self._learned = learned
+        self._lock = threading.Lock()
+        self._having: dict[tuple[str, str], tuple[Mapping[str, Newest], Pool, Flags]] = {}
+        self._shares: dict[tuple[str, str], tuple[tuple[str, str | None, int], Floats]] = {}
+
+    def having(self, pool: Pool, system: str, tag: str) -> Flags:
+        """Which labels of a system the newest label map of each scan has, shape (scans, labels)."""
+        finished = self._store.labels.finished_of(tag, system)
+        with self._lock:
+            kept = self._having.get((system, tag))
+        if kept and kept[0] is finished and kept[1].ids is pool.ids:
+            return kept[2]
+        place, names = pool.place, list(self._store.systems[system].labels)
+        kinds = {newest.classes for newest in finished.values()}
+        rows = {classes: np.isin(names, classes) for classes in kinds}
+        having: Flags = np.zeros((len(pool), len(names)), bool)
+        for image_id, newest in finished.items():
+            if image_id in place:
+                having[place[image_id]] = rows[newest.classes]
+        with self._lock:
+            self._having[system, tag] = finished, pool, having
+        return having
+
+    def left(self, pool: Pool, system: str, tag: str, count: int, versions: Mapping[str, str]) -> Floats:
+        """Which share of what is worth drawing in each scan is not drawn yet, shape (scans, labels + 1).
+
+        It is 0 where the newest version has not learned yet from what is drawn: what it says of the scan is what it
+        said before.
+
+        Args:
+            pool: Scans that are open though they have a label are drawn in part.
+            system: For which system.
+            tag: Of the labels that count.
+            count: Slices that are drawn at once.
+            versions: Which version judged each scan.
+        """
+        finished, learned = self._store.labels.finished_of(tag, system), self._learned(system)
+        left = np.ones((len(pool), len(self._store.systems[system].labels) + 1))
+        for place in np.flatnonzero(pool.open & pool.taken):
+            newest = finished.get(pool.ids[place])
+            if newest is None or not newest.part:
+                continue
+            if learned is not None and newest.sha256 not in learned:
+                left[place] = 0
+                continue
+            of = pool.ids[place], system
+            key = newest.sha256, versions.get(pool.ids[place]), count
+            with self._lock:
+                kept = self._shares.get(of)
+            if kept is None or kept[0] != key:
+                kept = key, self._share(*of, tag, count)
+                with self._lock:
+                    self._shares[of] = kept
+            left[place] = kept[1]
+        return left
+
+    def _share(self, image_id: str, system: str, tag: str, count: int) -> Floats:
+        labels = len(self._store.systems[system].labels)
+        summary = self._summary(image_id, system)
+        try:
+            annotated = annotated_of(self._store.labels.newest(image_id, tag, system))
+        except NotFound:  # it was removed meanwhile
+            return np.ones(labels + 1)
+        if summary is None or not summary.finite or annotated.slice_axis != summary.slices.axis:
+            return np.ones(labels + 1)
+        drawn = annotated.slices or ()
+        worth = (native_weights(summary, label) for label in (*range(labels), None))
+        return np.array([share_left(weights, count, drawn) for weights in worth])
