@@ -119,7 +119,8 @@ try {
     const slices = await page.locator('[id^="msk-slice-"]').count();
     await page.click('#msk-segment:not([disabled])');
     await page.locator('#msk-said', { hasText: 'draft' }).waitFor();
-    said.some.push({ image, opened, slices, draft: await page.evaluate(onScreen), stored: await submit(page) });
+    const why = await page.locator('#msk-why').textContent();
+    said.some.push({ image, opened, slices, why, draft: await page.evaluate(onScreen), stored: await submit(page) });
     await picture(`5-some-slices-${times + 1}`);
   }
 } catch (error) {

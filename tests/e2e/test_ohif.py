@@ -160,6 +160,7 @@ def test_a_scan_comes_again_until_its_slices_are_drawn(
     first, second = session["some"]
     assert {first["image"], second["image"]} == set(folders) - {session["image"]}
     assert (first["slices"], second["slices"]) == (2, 2)
+    assert all("1 of 1" in one["why"] for one in (first, second))
     folder = folders[first["image"]]
     drawn = [pixels(first["draft"], folder), pixels(second["draft"], folder)]
     some, more = (array.any(axis=(0, 1)) for array in drawn)

@@ -129,9 +129,14 @@ class Panel {
     remember('only', only ? 'yes' : '');
   }
 
+  // How many slices of a scan are to be drawn; 0 for all.
+  someSlices() {
+    return this.onlySlices ? this.count : 0;
+  }
+
   nextScan() {
     return this.attempt(async () => {
-      const next = await server.nextScan(this.strategy, this.system, this.onlySlices ? this.count : 0);
+      const next = await server.nextScan(this.strategy, this.system, this.someSlices());
       if (!next.id) return this.say('All scans of this system have a label.');
       remember('plan', next.slices ? JSON.stringify({ ...next.slices, image: next.SeriesInstanceUID }) : '');
       const address = new URLSearchParams({
@@ -170,11 +175,15 @@ class Panel {
     this.scan.from = label.model_version;
     this.changed = false;
     this.explain(image);
+    const toDraw = this.onlySlices && this.scan.plan?.indices;
+    if (toDraw?.length) this.turnTo(toDraw[0]);
     this.root.dataset.ready = image;
   }
 
   async explain(image) {
-    const said = await server.explainScan(image, this.strategy, this.system).catch(error => ({ reason: error.message }));
+    const said = await server
+      .explainScan(image, this.strategy, this.system, this.someSlices())
+      .catch(error => ({ reason: error.message }));
     if (this.scan?.image === image) this.scan.why = said.rank ? `${said.rank} of ${said.of}: ${said.reason}` : said.reason;
     sections.drawWhy(this);
   }

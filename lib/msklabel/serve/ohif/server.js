@@ -37,8 +37,8 @@ export const getInfo = () => ask('GET', '/info/');
 export const getSystems = () => ask('GET', '/msk/viewer/systems');
 export const nextScan = (strategy, system, slices) =>
   ask('POST', `/activelearning/${strategy}`, json({ model: system, client_id: clientName(), slices }));
-export const explainScan = (image, strategy, system) =>
-  ask('GET', `/msk/next/explain?${query({ image, strategy, system })}`);
+export const explainScan = (image, strategy, system, slices) =>
+  ask('GET', `/msk/next/explain?${query({ image, strategy, system, slices })}`);
 export const skipScan = image => ask('POST', `/msk/skip?${query({ image })}`);
 export const slicesToDraw = (image, system, k) => ask('GET', `/msk/slices?${query({ image, system, k })}`);
 export const review = (version, state, reason) => ask('POST', '/msk/labels/review', json({ version, state, reason }));

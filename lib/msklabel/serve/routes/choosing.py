@@ -30,10 +30,11 @@ def explain(
     image: str,
     strategy: str = "auto",
     system: str = "",
+    slices: int = 0,
     client_id: str = "",
 ) -> dict[str, Any]:
     holder = holder_of(request, ctx, user, client_id)
-    options = {"systems": system, "client_id": holder}
+    options = {"systems": system, "slices": slices, "client_id": holder}
     said: dict[str, Any] = ctx.app.choosers(ctx.store.store).explain(image, strategy, options)
     return said
 
