@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 192, 24), help="voxels of a scan (256 192 24)")
     parser.add_argument("--segments", type=int, default=0, help="served scans to segment that were predicted ahead (0)")
     parser.add_argument("--training", type=int, default=0, help="scans to segment idle and beside a training (0)")
+    parser.add_argument("--described", action="store_true", help="the server has seen all scans before")
     parser.add_argument("--json", type=Path, help="file for the figures")
     in_a_folder(measure, show, parser.parse_args())
 
@@ -74,6 +75,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         if options.training:
             images = names[-options.training - 4 :]
             figures["segment, beside a training"] = beside_training(port, state, images, label)
+        if options.described:
+            _described(port)
         with Inferences(port, names[:2]) as inferences:
             for count in options.annotators:
                 figures["annotators"][count] = _with(count, port, label, options)
@@ -95,6 +98,13 @@ def _studies(folder: Path, options: argparse.Namespace) -> tuple[list[str], byte
     label = next((folder / "truth").glob("*.nii.gz")).read_bytes()
     made.unlink()
     return [f"scan_{number:05d}" for number in range(most)], label
+
+
+def _described(port: int) -> None:
+    """Have all scans described, which the server does by itself when nobody has asked for anything for a minute."""
+    requests.post(f"http://127.0.0.1:{port}/scoring/summary", json={"images_only": True}, timeout=60).raise_for_status()
+    while requests.get(f"http://127.0.0.1:{port}/scoring/?check_if_running=true", timeout=60).ok:
+        time.sleep(1)
 
 
 def _with(count: int, port: int, label: bytes, options: argparse.Namespace) -> dict[str, Any]:

@@ -197,6 +197,7 @@ def test_without_a_model_scans_are_described_for_a_cold_start(studies: Path) -> 
     assert len(said["systems"]["toy"]["unlabelled_like_it"]) == 5
     assert not said["systems"]["toy"]["scored"]
     assert choosers(data.store).progress()["toy"]["undescribed"] == 0
+    assert all(image.shape for image in data.store.all_images()), "who is given one need not wait until it was read"
 
 
 def test_it_says_why(studies: Path) -> None:

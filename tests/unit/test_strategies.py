@@ -134,6 +134,15 @@ def test_auto_gives_each_label_its_turn() -> None:
     assert (first[0], first[1], first[3]) == (4, 17, 23)
 
 
+def test_systems_and_their_labels_take_turns() -> None:
+    said = opinion(np.full((30, 3), 0.3))
+    systems = {name: replace(said, system=name) for name in ("a", "b", "c")}
+    pool = make_pool(30, opinions=systems)
+    seen = [STRATEGIES["auto"](replace(pool, choices=n), {}, np.random.default_rng(0)) for n in range(9)]
+    assert [ranking.system for ranking in seen] == ["a", "b", "c"] * 3
+    assert [ranking.label for ranking in seen] == ["large"] * 6 + [None] * 3, "for each system alike"
+
+
 def test_what_is_drawn_already_of_a_scan_is_not_sought_again() -> None:
     entropy = np.full((6, 3), 0.1)
     entropy[2], entropy[4] = 0.8, 0.5

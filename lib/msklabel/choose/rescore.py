@@ -83,7 +83,7 @@ class Rescore:
         system = self.store.systems[name]
         judge = self._judge(system, serving)
         due = self.due(name, serving)
-        read = one_ahead(lambda image_id: read_for(system, self.store.images.path(image_id)), due[:limit])
+        read = one_ahead(lambda image_id: self._read(system, image_id), due[:limit])
         started, failed = time.monotonic(), 0
         for done, (image_id, scan) in enumerate(zip(due[:limit], read, strict=True), 1):
             self.wait()
@@ -98,6 +98,10 @@ class Rescore:
             logger.info("%s: %d of %d scans scored, %.1f s each", name, done, min(limit, len(due)), mean_s)
         scored = min(limit, len(due))
         return {"version": serving, "scored": scored - failed, "failed": failed, "left": len(due) - scored}
+
+    def _read(self, system: System, image_id: str) -> Scan:
+        self.store.images.grid(image_id)  # noted as readable, so that who is given the scan need not wait for that
+        return read_for(system, self.store.images.path(image_id))
 
     def due(self, name: str, serving: str | None) -> list[str]:
         """Scans to score, in the order of what their newest score promises; unlabelled ones first."""

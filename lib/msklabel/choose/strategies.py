@@ -131,22 +131,22 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     log(score) + Gumbel noise / beta, beta rising from 10 to 100 over the rounds (after ClaSP PE, arXiv 2601.13677),
     which is a draw in proportion to score ** beta.
     """
-    if not any(bool(opinion.scored[pool.open].any()) for opinion in pool.opinions.values()):
+    judging = sorted(name for name, opinion in pool.opinions.items() if bool(opinion.scored[pool.open].any()))
+    if not judging:
         start = cold_start(pool, options, rng)
         return Ranking(start.places, start.score, lambda i: f"no model has judged it: {start.reason(i)}")
-    turn = int(pool.taken.sum()) if pool.choices is None else pool.choices
-    system = _system_in_turn(pool, turn)
+    before = int(pool.taken.sum()) if pool.choices is None else pool.choices
+    system = judging[before % len(judging)]
     opinion = pool.opinions[system]
-    label = _label_in_turn(pool, opinion, turn)
+    label = _label_in_turn(pool, opinion, before // len(judging))
     score = opinion.uncertainty if label is None else _class_score(pool, opinion, label)
     left = pool.left[system][:, -1 if label is None else label] if system in pool.left else np.ones(len(pool))
     score = np.where(opinion.scored, score * left, np.nan)
     beta = beta_of(opinion.round, int(options.get("rounds", 10)))
     noisy = np.log(np.maximum(score, _LEAST)) + rng.gumbel(size=len(pool)) / beta
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
-    others = replace(
-        pool, taken=pool.taken & ~(pool.open & (left > 0))
-    )  # a scan drawn in part competes by what is left
+    competing = pool.open & (left > 0)  # a scan of which slices are drawn does so by what is left
+    others = replace(pool, taken=pool.taken & ~competing)
     order = sites_in_turn(others, _with_unjudged(others, by_score(noisy, judged), options, rng))
     what = f"doubt about {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
     return Ranking(
@@ -225,11 +225,6 @@ def _embedding(pool: Pool) -> tuple[Vectors, Floats]:
     known = {name: int((~np.isnan(opinion.typicality)).sum()) for name, opinion in pool.opinions.items()}
     most = pool.opinions[max(known, key=lambda name: (known[name], name))]
     return most.embedding, most.typicality
-
-
-def _system_in_turn(pool: Pool, turn: int) -> str:
-    judging = [name for name, opinion in pool.opinions.items() if bool(opinion.scored[pool.open].any())]
-    return sorted(judging)[turn % len(judging)]
 
 
 def _label_in_turn(pool: Pool, opinion: Opinion, turn: int) -> int | None:
