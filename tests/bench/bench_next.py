@@ -1,7 +1,8 @@
 """How long choosing the next scan takes in a large pool: ``python tests/bench/bench_next.py --scans 10000``.
 
 Makes a store of so many scans (empty files; nothing is read) of which all are scored and a tenth is labelled, and asks
-each strategy again and again through its task, leases and all, for as many annotators.
+each strategy again and again through its task, leases and all, for as many annotators. With ``--slices K`` they ask for
+K slices of a scan, and of the labelled ones four slices are drawn, so that all of these can come again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class OneVersion:
         """The only one."""
         return ["v1"]
 
+    def considered(self, system: str) -> set[str]:
+        """It has learned from all labels."""
+        return {_SHA256}
+
 
 def main() -> None:
     """Measure, print a table, write JSON."""
@@ -46,13 +51,14 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
+    parser.add_argument("--slices", type=int, default=0, help="slices of a scan that are asked for")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="msklabel-bench-"))
     try:
         system = load_catalogue(names=["thigh_ct"])["thigh_ct"]
-        data = filled(folder, system, options.scans)
-        figures = {name: measure(data, name, options.requests) for name in options.strategies}
+        data = filled(folder, system, options.scans, options.slices > 0)
+        figures = {name: measure(data, name, options) for name in options.strategies}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     table = Table(
@@ -71,13 +77,13 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(data: MskDatastore, name: str, requests: int) -> dict[str, float]:
+def measure(data: MskDatastore, name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of one strategy; the first request of a new process reads all scores."""
     choose = strategies(_CHOOSERS)[name]
     taken, computed = [], []
-    for number in range(requests + 1):
+    for number in range(options.requests + 1):
         start, busy = time.perf_counter(), time.process_time()
-        found = choose({"client_id": f"{name}{number}"}, data)
+        found = choose({"client_id": f"{name}{number}", "slices": options.slices}, data)
         taken.append(1000 * (time.perf_counter() - start))
         computed.append(1000 * (time.process_time() - busy))
         assert found
@@ -86,7 +92,7 @@ def measure(data: MskDatastore, name: str, requests: int) -> dict[str, float]:
     return {"p50": p50, "p95": p95, "max": max(taken[1:]), "cpu_p95": cpu, "first": taken[0]}
 
 
-def filled(folder: Path, system: System, scans: int) -> MskDatastore:
+def filled(folder: Path, system: System, scans: int, in_part: bool) -> MskDatastore:
     """A store whose tables are full; written at once, as a year of use would have left them."""
     rng = np.random.default_rng(0)
     names = [f"s{number:05d}" for number in range(scans)]
@@ -96,17 +102,18 @@ def filled(folder: Path, system: System, scans: int) -> MskDatastore:
     database = data.store.images._database
     labels = len(system.labels)
     with database.write() as session:
-        session.execute(update(Image).values(shape=[4, 4, 4], affine=np.eye(4).tolist()))
+        session.execute(update(Image).values(shape=[4, 4, 100], affine=np.eye(4).tolist()))
         for number, name in enumerate(names):
             session.execute(
                 update(Image).where(Image.id == name).values(patient=f"p{number // 2}", site=f"site{number % 4}")
             )
         rows = [_score(name, system, rng, labels) for name in names]
         session.execute(insert(ScoreRow), rows)
-        session.execute(insert(LabelVersion), [_label(name, system) for name in names[::10]])
+        session.execute(insert(LabelVersion), [_label(name, system, in_part) for name in names[::10]])
     return data
 
 
+_SHA256 = "0" * 64
 _CHOOSERS = Choosers(OneVersion())
 
 
@@ -128,16 +135,17 @@ def _score(name: str, system: System, rng: np.random.Generator, labels: int) -> 
     return {**values, "values": summary.values}
 
 
-def _label(name: str, system: System) -> dict[str, object]:
+def _label(name: str, system: System, in_part: bool) -> dict[str, object]:
     return {
         "image_id": name,
         "tag": "final",
         "system": system.name,
         "origin": "manual",
-        "sha256": "0" * 64,
+        "sha256": _SHA256,
         "size_bytes": 0,
         "classes": list(system.labels),
         "info": {},
+        "annotated": {"axis": 2, "slices": [10, 30, 50, 70]} if in_part else None,
         "state": "submitted",
     }
 

@@ -341,7 +341,7 @@ def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studie
         pool = chooser.pool(chooser.wanted(request))
         assert pool.having["toy"].any(axis=1).tolist() == [one == image["id"] for one in pool.ids]
         assert pool.choices == 1
-        return pool.left["toy"][pool.ids.index(image["id"])]
+        return pool.left["toy"]()[pool.ids.index(image["id"])]
 
     assert (left() == 0).all()
     learned = {"fingerprint": TOY.fingerprint, "considered": [sha256]}

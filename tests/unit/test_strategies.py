@@ -150,7 +150,7 @@ def test_what_is_drawn_already_of_a_scan_is_not_sought_again() -> None:
     left[2] = 0.3
     taken = np.arange(6) == 2  # some of its slices are drawn, and it is open all the same
     said = opinion(entropy, round=10)
-    pool = make_pool(6, taken=taken, opinions={"toy": said}, left={"toy": left}, choices=2)
+    pool = make_pool(6, taken=taken, opinions={"toy": said}, left={"toy": lambda: left}, choices=2)
     assert order("auto", pool)[:2] == [4, 2], "0.5, and 0.3 of 0.8"
     assert order("auto", replace(pool, left={}))[0] == 2
 

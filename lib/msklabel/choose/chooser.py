@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,7 +102,7 @@ class Chooser:
         return replace(
             pool,
             having={name: self._parts.having(pool, name, wanted.tag) for name in wanted.systems},
-            left={name: self._left(pool, name, wanted) for name in wanted.systems if again},
+            left={name: partial(self._left, pool, name, wanted) for name in wanted.systems if again},
             choices=labels.submissions(wanted.tag, wanted.labelled_for) + len(held),
         )
 
@@ -240,7 +241,7 @@ class Chooser:
         return system
 
     def _left(self, pool: Pool, name: str, wanted: Wanted) -> Floats:
-        return self._parts.left(pool, name, wanted.tag, wanted.slices, self.facts.versions_of(name))
+        return self._parts.left(pool, name, wanted.tag, wanted.slices, partial(self.facts.version_of, name))
 
     def _learned(self, system: str) -> set[str] | None:
         """Checksums of the labels that the newest version looked at; None before the first."""

@@ -124,10 +124,9 @@ class Facts:
         with self._lock:
             return _members(pool, self._rows[system].features)
 
-    def versions_of(self, system: str) -> dict[str, str]:
-        """The version that judged each scan last, as far as scores were read."""
-        with self._lock:
-            return {image_id: version for image_id, (version, _) in self._rows[system].judged.items()}
+    def version_of(self, system: str, image_id: str) -> str | None:
+        """The version that judged a scan last, as far as scores were read."""
+        return self._rows[system].judged.get(image_id, (None, None))[0]
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,14 +9,12 @@ import numpy as np
 from msklabel.choose.pool import Flags, Floats, Pool
 from msklabel.choose.slices import native_weights, share_left
 from msklabel.choose.summary import Summary
-from msklabel.errors import NotFound
-from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.worklist import Newest
 
 
 class Parts:
-    """Columns of a pool that come from labels, kept in memory; safe to call from many threads.
+    """Columns of a pool that come from labels, kept in memory; two threads may find out the same, which does no harm.
 
     Args:
         store: Labels.
@@ -31,15 +28,13 @@ class Parts:
         self._store = store
         self._summary = summary
         self._learned = learned
-        self._lock = threading.Lock()
         self._having: dict[tuple[str, str], tuple[Mapping[str, Newest], Pool, Flags]] = {}
         self._shares: dict[tuple[str, str], tuple[tuple[str, str | None, int], Floats]] = {}
 
     def having(self, pool: Pool, system: str, tag: str) -> Flags:
         """Which labels of a system the newest label map of each scan has, shape (scans, labels)."""
         finished = self._store.labels.finished_of(tag, system)
-        with self._lock:
-            kept = self._having.get((system, tag))
+        kept = self._having.get((system, tag))
         if kept and kept[0] is finished and kept[1].ids is pool.ids:
             return kept[2]
         place, names = pool.place, list(self._store.systems[system].labels)
@@ -49,11 +44,10 @@ class Parts:
         for image_id, newest in finished.items():
             if image_id in place:
                 having[place[image_id]] = rows[newest.classes]
-        with self._lock:
-            self._having[system, tag] = finished, pool, having
+        self._having[system, tag] = finished, pool, having
         return having
 
-    def left(self, pool: Pool, system: str, tag: str, count: int, versions: Mapping[str, str]) -> Floats:
+    def left(self, pool: Pool, system: str, tag: str, count: int, version_of: Callable[[str], str | None]) -> Floats:
         """Which share of what is worth drawing in each scan is not drawn yet, shape (scans, labels + 1).
 
         It is 0 where the newest version has not learned yet from what is drawn: what it says of the scan is what it
@@ -64,37 +58,28 @@ class Parts:
             system: For which system.
             tag: Of the labels that count.
             count: Slices that are drawn at once.
-            versions: Which version judged each scan.
+            version_of: Says which version judged a scan last.
         """
         finished, learned = self._store.labels.finished_of(tag, system), self._learned(system)
         left = np.ones((len(pool), len(self._store.systems[system].labels) + 1))
-        for place in np.flatnonzero(pool.open & pool.taken):
-            newest = finished.get(pool.ids[place])
-            if newest is None or not newest.part:
+        for place in np.flatnonzero(pool.open & pool.taken).tolist():
+            image_id = pool.ids[place]
+            newest = finished.get(image_id)
+            if newest is None or not newest.slices:
                 continue
             if learned is not None and newest.sha256 not in learned:
                 left[place] = 0
                 continue
-            of = pool.ids[place], system
-            key = newest.sha256, versions.get(pool.ids[place]), count
-            with self._lock:
-                kept = self._shares.get(of)
+            key = newest.sha256, version_of(image_id), count
+            kept = self._shares.get((image_id, system))
             if kept is None or kept[0] != key:
-                kept = key, self._share(*of, tag, count)
-                with self._lock:
-                    self._shares[of] = kept
+                kept = self._shares[image_id, system] = key, self._share(image_id, system, newest, count)
             left[place] = kept[1]
         return left
 
-    def _share(self, image_id: str, system: str, tag: str, count: int) -> Floats:
-        labels = len(self._store.systems[system].labels)
+    def _share(self, image_id: str, system: str, newest: Newest, count: int) -> Floats:
+        labels = (*range(len(self._store.systems[system].labels)), None)
         summary = self._summary(image_id, system)
-        try:
-            annotated = annotated_of(self._store.labels.newest(image_id, tag, system))
-        except NotFound:  # it was removed meanwhile
-            return np.ones(labels + 1)
-        if summary is None or not summary.finite or annotated.slice_axis != summary.slices.axis:
-            return np.ones(labels + 1)
-        drawn = annotated.slices or ()
-        worth = (native_weights(summary, label) for label in (*range(labels), None))
-        return np.array([share_left(weights, count, drawn) for weights in worth])
+        if summary is None or not summary.finite or newest.slice_axis != summary.slices.axis:
+            return np.ones(len(labels))
+        return np.array([share_left(weights, count, newest.slices) for weights in native_weights(summary, labels)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -70,8 +70,8 @@ class Pool:
         fits: By system, shape (scans,): whether the modality may be the system's.
         site_names: Name of each site.
         having: By system, shape (scans, labels): which labels are in the newest label map of each scan.
-        left: By system, shape (scans, labels + 1): which share of what is worth drawing is not drawn yet, for each
-            label and, last, for all alike; 1 throughout where nothing is said.
+        left: By system, gives an array of shape (scans, labels + 1): which share of what is worth drawing is not drawn
+            yet, for each label and, last, for all alike; 1 throughout where nothing is said.
         choices: How many scans were given to annotators before; as many as are taken by default.
     """
 
@@ -85,7 +85,7 @@ class Pool:
     fits: Mapping[str, Flags] = field(default_factory=dict)
     site_names: Sequence[str] = ("",)
     having: Mapping[str, Flags] = field(default_factory=dict)
-    left: Mapping[str, Floats] = field(default_factory=dict)
+    left: Mapping[str, Callable[[], Floats]] = field(default_factory=dict)
     choices: int | None = None
 
     def __len__(self) -> int:

@@ -112,19 +112,25 @@ def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = (), label: 
     where = summary.slices
     if not summary.finite:
         return plan_strided(where.axis, where.native, count, drawn)
-    indices = spread(native_weights(summary, label), count, drawn)
+    indices = spread(native_weights(summary, [label])[0], count, drawn)
     return Plan(where.axis, tuple(indices), "uncertain and spread")
 
 
-def native_weights(summary: Summary, label: int | None = None) -> NDArray[np.float64]:
-    """:func:`slice_weights` for each slice of the scan as stored, summing to 1."""
+def native_weights(summary: Summary, labels: Sequence[int | None] = (None,)) -> NDArray[np.float64]:
+    """:func:`slice_weights` of each slice of the scan as stored, shape (len(labels), slices), each row summing to 1.
+
+    Args:
+        summary: Of a prediction.
+        labels: For each row the label that counts, None for all alike.
+    """
     where, entries = summary.slices, summary.area_cm2.shape[1]
     places = np.arange(where.native)
-    per_native = slice_weights(summary, label)[where.to_entry(places, entries)]
     low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
-    per_native = np.where((places < low - where.step) | (places > high + where.step), 0, per_native)
-    weights: NDArray[np.float64] = per_native / max(per_native.sum(), 1e-12)
-    return weights
+    inside = (places >= low - where.step) & (places <= high + where.step)
+    entry = where.to_entry(places, entries)
+    weights = np.stack([slice_weights(summary, label)[entry] * inside for label in labels])
+    scaled: NDArray[np.float64] = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    return scaled
 
 
 def plan_strided(axis: int, slices: int, count: int, drawn: Sequence[int] = ()) -> Plan:

@@ -140,7 +140,7 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     opinion = pool.opinions[system]
     label = _label_in_turn(pool, opinion, before // len(judging))
     score = opinion.uncertainty if label is None else _class_score(pool, opinion, label)
-    left = pool.left[system][:, -1 if label is None else label] if system in pool.left else np.ones(len(pool))
+    left = pool.left[system]()[:, -1 if label is None else label] if system in pool.left else np.ones(len(pool))
     score = np.where(opinion.scored, score * left, np.nan)
     beta = beta_of(opinion.round, int(options.get("rounds", 10)))
     noisy = np.log(np.maximum(score, _LEAST)) + rng.gumbel(size=len(pool)) / beta

@@ -53,7 +53,7 @@ def simulate(
         raise UserError(f"there is no strategy {unknown[0]!r} to simulate; strategies: {', '.join(QUERIES)}")
     systems = load_catalogue(configs, system, profile)
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: _cases(known, out, pool, patients) for name, known in systems.items()}
+    files = {name: prepared_cases(known, out, pool, patients) for name, known in systems.items()}
     cells = [Cell(name, one, seed) for seed in range(seeds) for name in systems for one in [*strategies, FULL]]
     setting = Setting(rounds, scans, per_scan, steps)
     missing = missing_cells(cells, systems, setting, out / "cells")
@@ -102,7 +102,7 @@ def report(out: Path, seeds: int) -> None:
         console.print("fewer than 8 seeds: this shows that it works, and nothing else")
 
 
-def _cases(system: System, out: Path, pool: Path | None, patients: int) -> Path:
+def prepared_cases(system: System, out: Path, pool: Path | None, patients: int) -> Path:
     """The file of a system's prepared cases, made if missing."""
     from msklabel.choose.simulate.run import save_cases
     from msklabel.choose.simulate.scans import LabelledScan, prepare, read_folder

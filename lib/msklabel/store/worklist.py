@@ -26,13 +26,15 @@ class Newest(NamedTuple):
 
     Attributes:
         state: One of ``STATES``.
-        part: Whether it speaks of some slices of the scan only.
+        slices: The slices of which it speaks, where that are not all of the scan.
+        slice_axis: Axis of the scan as stored that they count along.
         classes: Names of the labels that occur in it.
         sha256: Checksum of its file.
     """
 
     state: str
-    part: bool
+    slices: tuple[int, ...]
+    slice_axis: int
     classes: tuple[str, ...]
     sha256: str
 
@@ -112,16 +114,18 @@ class Worklist:
 
 def is_done(newest: Collection[Newest], whole: bool) -> bool:
     """Whether an image is done by the newest labels of its systems that count; see :meth:`Worklist.done`."""
-    return any(not (whole and label.part) for label in newest) and not any(label.state in OPEN for label in newest)
+    return any(not (whole and label.slices) for label in newest) and not any(label.state in OPEN for label in newest)
 
 
 def newest_of(
     state: str, annotated: Mapping[str, Any] | None, shape: Sequence[int] | None, classes: Sequence[str], sha256: str
 ) -> Newest:
     """Read the columns ``NEWEST``."""
-    slices = (annotated or {}).get("slices")
-    part = bool(annotated and slices and shape and len(slices) < shape[annotated["axis"]])
-    return Newest(state, part, tuple(map(sys.intern, classes)), sha256)
+    slices = tuple((annotated or {}).get("slices") or ())
+    axis = (annotated or {}).get("axis", 2)
+    if shape and len(slices) == shape[axis]:
+        slices = ()
+    return Newest(state, slices, axis, tuple(map(sys.intern, classes)), sha256)
 
 
 def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
