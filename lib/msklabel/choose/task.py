@@ -13,7 +13,6 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from msklabel.choose.chooser import Chooser, ServingVersions
-from msklabel.choose.facts import places_of
 from msklabel.errors import UserError
 from msklabel.imaging.read import read_labels
 from msklabel.predict.engine import dice
@@ -87,7 +86,7 @@ class RankedStrategy(Strategy):
         chosen = datastore.take_next(ids, wanted.holder or None, wanted.tag, systems=wanted.labelled_for, whole=some)
         if chosen is None:
             return None
-        answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(int(places_of(pool, [chosen])[0]))}
+        answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(pool.ids.index(chosen))}
         if some:
             only = wanted.systems[0] if len(wanted.systems) == 1 else None
             plan = chooser.slices(chosen, wanted.slices, ranking.system or only, ranking.label)
