@@ -350,3 +350,26 @@ def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studie
     assert chooser.slices(image["id"], 6, "toy").indices == tuple(
         index for index in range(6) if index not in image["slices"]["indices"]
     )
+
+
+@pytest.mark.parametrize("name", ["first", "uncertain", "auto"])
+def test_scans_of_one_patient_that_nobody_has_begun_come_first(studies: Path, name: str) -> None:
+    data, choose = store(studies, TOY), strategies()[name]
+    for number in range(6):
+        data.store.images.merge_info(f"s{number}", {"patient": "P"})
+    given = []
+    for _ in range(6):
+        answer = choose({"client_id": "a", "slices": 2}, data)
+        given.append(answer["id"])
+        draw(data, answer, "a")
+    assert len(set(given)) == 6
+
+
+def test_rejected_slices_are_to_be_drawn_again(studies: Path) -> None:
+    data = store(studies, TOY)
+    chooser = Choosers()(data.store)
+    plan = chooser.slices("s1", 2, "toy")
+    draw(data, {"id": "s1", "slices": {"indices": list(plan.indices), "axis": plan.axis}}, "a")
+    assert not set(chooser.slices("s1", 2, "toy").indices) & set(plan.indices)
+    data.store.reviews.add(data.store.labels.newest("s1", "final").id, "rejected", "too thin")
+    assert chooser.slices("s1", 2, "toy") == plan

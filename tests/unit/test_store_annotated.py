@@ -159,3 +159,41 @@ def test_a_scan_of_which_some_slices_are_drawn_can_be_given_again(data: MskDatas
     submit(data, drawn(2, 2, 4), {"slices": [2, 3, 4]})
     assert labels.finished("final", whole=True) == {"scan1"}
     assert data.take_next(["scan1"], "bob", whole=True) is None
+
+
+@pytest.mark.parametrize("shape", [(10, 9, 5), (8, 7, 9), (8, 7, 3)])
+def test_slices_of_a_scan_that_was_replaced_are_not_carried_over(
+    data: MskDatastore, shape: tuple[int, int, int]
+) -> None:
+    submit(data, drawn(2, 1, 3), {"slices": [1, 3]})
+    write(data.store.studies / "scan1.nii.gz", np.zeros(shape, np.int16))
+    array = np.zeros(shape, np.uint8)
+    array[:, :, 2] = 1
+    submit(data, array, {"slices": [2]})
+    assert np.array_equal(newest(data)[0], array)
+    assert newest(data)[1].annotated == {"axis": 2, "slices": [2]}
+
+
+def test_an_earlier_label_that_cannot_be_read_does_not_stop_the_next(data: MskDatastore) -> None:
+    submit(data, drawn(2, 1), {"slices": [1]})
+    data.store.labels.file(newest(data)[1]).unlink()
+    submit(data, drawn(2, 2), {"slices": [2]})
+    voxels, version = newest(data)
+    assert np.array_equal(voxels, drawn(2, 2))
+    assert "cannot be read" in version.warnings[0]
+
+
+def test_in_2d_slices_without_a_label_were_not_looked_at(data: MskDatastore) -> None:
+    submit(data, drawn(2, 1, 3), None)
+    submit(data, drawn(0, 2), {"slices": [2], "axis": 0})
+    assert newest(data)[1].annotated == {"axis": 0, "slices": [2]}, "not all slices along that axis"
+    submit(data, drawn(2, 1, 3), None)
+    submit(data, drawn(2, 0), {"slices": [0]})
+    assert np.array_equal(newest(data)[0], drawn(2, 0, 1, 3))
+    assert newest(data)[1].annotated == {"axis": 2, "slices": [0, 1, 3]}
+
+
+def test_all_classes_by_name_are_all_classes(data: MskDatastore) -> None:
+    submit(data, drawn(2, 1), {"slices": [1], "classes": list(TISSUES.labels)})
+    submit(data, drawn(2, 2), {"slices": [2]})
+    assert newest(data)[1].annotated == {"axis": 2, "slices": [1, 2]}

@@ -18,6 +18,7 @@ from msklabel.choose.source import StoreSource
 from msklabel.choose.strategies import STRATEGIES, Ranking
 from msklabel.choose.summary import IMAGE_ONLY, Summary, from_bytes
 from msklabel.errors import NotFound, UserError
+from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import closest_axes
 from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
@@ -119,8 +120,9 @@ class Chooser:
         if not pool.open.any():
             return Ranking(pool.candidates, np.full(len(pool), np.nan), lambda _: "")
         ranking = STRATEGIES[strategy](pool, checked, np.random.default_rng(None if seed < 0 else seed))
-        own = pool.own[ranking.places]
-        return replace(ranking, places=np.concatenate([ranking.places[own], ranking.places[~own]]))
+        begun = pool.taken & ~pool.own if ranking.system is None else np.zeros(len(pool), bool)  # else it has its say
+        last = np.where(pool.own, 0, 1 + begun)[ranking.places]
+        return replace(ranking, places=ranking.places[np.argsort(last, kind="stable")])
 
     def explain(self, image_id: str, strategy: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Why a scan stands where it stands now, in plain values.
@@ -183,11 +185,9 @@ class Chooser:
         return plan_strided(axes[2], grid.shape[axes[2]], count, drawn)
 
     def _drawn(self, image_id: str, system: str, axis: int) -> tuple[int, ...]:
-        """Slices that the newest finished label of a system speaks of; none where it speaks of the whole scan."""
-        try:
-            annotated = annotated_of(self.store.labels.newest(image_id, FINAL, system))
-        except NotFound:
-            return ()
+        """Slices that the newest label speaks of, rejected ones aside; none where it speaks of the whole scan."""
+        version = self.store.labels.standing(image_id, FINAL, system)
+        annotated = annotated_of(version) if version else Annotated()
         return (annotated.slices or ()) if annotated.slice_axis == axis else ()
 
     def summary(self, image_id: str, system: str) -> Summary | None:

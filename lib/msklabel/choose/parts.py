@@ -29,7 +29,7 @@ class Parts:
         self._summary = summary
         self._learned = learned
         self._having: dict[tuple[str, str], tuple[Mapping[str, Newest], Pool, Flags]] = {}
-        self._shares: dict[tuple[str, str], tuple[tuple[str, str | None, int], Floats]] = {}
+        self._shares: dict[tuple[str, str], tuple[tuple[tuple[int, ...], str | None, int], Floats]] = {}
 
     def having(self, pool: Pool, system: str, tag: str) -> Flags:
         """Which labels of a system the newest label map of each scan has, shape (scans, labels)."""
@@ -70,7 +70,7 @@ class Parts:
             if learned is not None and newest.sha256 not in learned:
                 left[place] = 0
                 continue
-            key = newest.sha256, version_of(image_id), count
+            key = newest.slices, version_of(image_id), count
             kept = self._shares.get((image_id, system))
             if kept is None or kept[0] != key:
                 kept = self._shares[image_id, system] = key, self._share(image_id, system, newest, count)

@@ -48,6 +48,8 @@ def read_annotated(said: Any, system: System, shape: Sequence[int]) -> Annotated
             f"annotated.slices: {outside[0]} is outside the scan, which has slices 0 to {shape[axis] - 1} along axis "
             f"{axis}"
         )
+    if classes is not None and set(classes) == system.labels.keys():
+        classes = None
     return Annotated(
         classes=tuple(name for name in system.labels if name in classes) if classes is not None else None,
         slices=tuple(sorted(set(slices))) if slices is not None else None,

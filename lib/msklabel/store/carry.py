@@ -6,14 +6,13 @@ What is carried over is noted with the version; the earlier versions stay as the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msklabel.imaging import LabelMap
+from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.geometry import closest_axes
 from msklabel.store.annotation import annotated_of
 from msklabel.store.labels import Submission
 from msklabel.store.schema import LabelVersion
@@ -24,14 +23,14 @@ NOTED = "carried_over"
 
 
 def carried_slices(
-    system: System, array: NDArray[np.uint8], earlier: Annotated, annotated: Annotated
+    system: System, earlier: LabelMap, earlier_annotated: Annotated, annotated: Annotated
 ) -> tuple[int, ...]:
     """Which slices of an earlier label a newer one leaves as they are.
 
     Args:
         system: Whose labels they are.
-        array: The earlier label, shape (X, Y, Z).
-        earlier: What that speaks of.
+        earlier: The earlier label.
+        earlier_annotated: What that speaks of.
         annotated: What the newer one speaks of.
 
     Returns:
@@ -39,40 +38,46 @@ def carried_slices(
         axis than the earlier one.
     """
     axis = annotated.slice_axis
-    if annotated.slices is None or earlier.classes != annotated.classes:
+    if annotated.slices is None or earlier_annotated.classes != annotated.classes:
         return ()
-    if earlier.slices is None:
-        across = tuple(other for other in range(3) if other != axis)
-        drawn = array.any(axis=across) if system.dimensions == 2 else np.ones(array.shape[axis], bool)
-        before: Sequence[int] = np.flatnonzero(drawn).tolist()
-    else:
-        before = earlier.slices if earlier.slice_axis == axis else ()
+    before = earlier_annotated.slices
+    if before is None and system.dimensions == 2:  # the slices that have a label are those that were drawn
+        axes, _ = closest_axes(earlier.affine)
+        drawn = earlier.array.any(axis=tuple(other for other in range(3) if other != axes[2]))
+        before = tuple(np.flatnonzero(drawn).tolist()) if axis == axes[2] else ()
+    elif before is None:
+        before = tuple(range(earlier.array.shape[axis]))
+    elif earlier_annotated.slice_axis != axis:
+        before = ()
     return tuple(sorted(set(before) - set(annotated.slices)))
 
 
-def carried_over(submission: Submission, system: System, earlier: LabelVersion, array: NDArray[np.uint8]) -> Submission:
+def carried_over(submission: Submission, system: System, version: LabelVersion, earlier: LabelMap) -> Submission:
     """The submission with those slices of an earlier label that it does not speak of.
 
     Args:
         submission: A checked label.
         system: Its system.
-        earlier: Version that it follows.
-        array: Voxels of that, shape (X, Y, Z).
+        version: The version that it follows.
+        earlier: The label of that; where it lies on another grid, as the scan was replaced, nothing is carried over.
     """
-    slices = carried_slices(system, array, annotated_of(earlier), submission.annotated)
+    labels, annotated = submission.labels, submission.annotated
+    if not same_grid(labels.array.shape, labels.affine, earlier.array.shape, earlier.affine):
+        return submission
+    slices = carried_slices(system, earlier, annotated_of(version), annotated)
     if not slices:
         return submission
-    axis = submission.annotated.slice_axis
-    voxels = submission.labels.array.copy()
-    np.moveaxis(voxels, axis, 0)[list(slices)] = np.moveaxis(array, axis, 0)[list(slices)]
-    labels = LabelMap(voxels, submission.labels.affine)
-    every = sorted({*slices, *(submission.annotated.slices or ())})
-    all_of_them = len(every) == voxels.shape[axis] and system.dimensions == 3
+    voxels = labels.array.copy()
+    there = np.moveaxis(earlier.array, annotated.slice_axis, 0)[list(slices)]
+    np.moveaxis(voxels, annotated.slice_axis, 0)[list(slices)] = there
+    labels = LabelMap(voxels, labels.affine)
+    every = tuple(sorted({*slices, *(annotated.slices or ())}))
+    all_of_them = len(every) == voxels.shape[annotated.slice_axis] and system.dimensions == 3
     present = labels.present()
     return replace(
         submission,
         labels=labels,
         classes=[name for name, index in system.label_indices.items() if index in present],
-        annotated=replace(submission.annotated, slices=None if all_of_them else tuple(every)),
-        info={**submission.info, NOTED: {"version": earlier.id, "author": earlier.author, "slices": list(slices)}},
+        annotated=replace(annotated, slices=None if all_of_them else every),
+        info={**submission.info, NOTED: {"version": version.id, "author": version.author, "slices": list(slices)}},
     )

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 from sqlalchemy import String, cast, select
 
 from msklabel.errors import NotFound, UserError
@@ -329,13 +328,18 @@ class Store:
             before = self.labels.standing(submission.image_id, submission.tag, submission.system)
             full = replace(submission, follows=before.id if before else 0)
             if before:
-                full = carried_over(full, self.systems[submission.system], before, self._voxels(before))
+                full = self._carried_over(full, before)
             with suppress(Overtaken):
                 return self.labels.add(full)
         return self.labels.add(submission)
 
-    def _voxels(self, version: LabelVersion) -> NDArray[np.uint8]:
-        return read_labels(self.labels.file(version)).array
+    def _carried_over(self, submission: Submission, before: LabelVersion) -> Submission:
+        try:
+            earlier = read_labels(self.labels.file(before))
+        except (OSError, UserError) as error:
+            lost = f"the slices of version {before.id} were not kept, as its file cannot be read: {error}"
+            return replace(submission, warnings=[*submission.warnings, lost])
+        return carried_over(submission, self.systems[submission.system], before, earlier)
 
     def _in_scheme(
         self, image: Image, labels: LabelMap, header: Mapping[int, str] | None, info: Mapping[str, Any]
@@ -363,7 +367,7 @@ class Store:
         found = [f"{left!r} lies to the right of {right!r}: are the sides exchanged?" for left, right in pairs]
         drafts = [] if tag == ORIGINAL else self.labels.history(image_id, ORIGINAL, system.name)
         with suppress(OSError, UserError):  # a draft that cannot be read tells nothing
-            if drafts and looks_mirrored(labels.array, self._voxels(drafts[-1]), labels.affine):
+            if drafts and looks_mirrored(labels.array, read_labels(self.labels.file(drafts[-1])).array, labels.affine):
                 found.append("the label agrees far better with the automatic one when left and right are exchanged")
         return found
 

@@ -126,6 +126,7 @@ class Panel {
 
   chooseOnly(only) {
     this.onlySlices = only;
+    this.scan.only = only;
     remember('only', only ? 'yes' : '');
   }
 
@@ -138,7 +139,7 @@ class Panel {
     return this.attempt(async () => {
       const next = await server.nextScan(this.strategy, this.system, this.someSlices());
       if (!next.id) return this.say('All scans of this system have a label.');
-      remember('plan', next.slices ? JSON.stringify({ ...next.slices, image: next.SeriesInstanceUID }) : '');
+      remember('plan', next.slices ? JSON.stringify({ ...next.slices, image: next.SeriesInstanceUID, system: this.system }) : '');
       const address = new URLSearchParams({
         StudyInstanceUIDs: next.StudyInstanceUID,
         initialSeriesInstanceUID: next.SeriesInstanceUID,
@@ -166,17 +167,17 @@ class Panel {
   async open(image, displaySet, viewportId) {
     this.scan = { image, displaySet, viewportId, label: null, plan: null, why: '' };
     const label = await server.getLabel(image, this.system);
+    this.scan.only = this.onlySlices || Boolean(label.tag === 'final' && label.annotated?.slices);
     await labelmap.startLabel(this.services, viewportId, displaySet, this.systems[this.system].labels);
     const served = JSON.parse(remembered('plan') || '{}'); // for the label whose turn it was
-    if (served.image === image) this.scan.plan = served;
-    else await this.plan(this.count);
+    if (served.image === image && served.system === this.system) this.scan.plan = served;
+    else await this.plan(this.count).catch(error => this.say(error.message, true));
     labelmap.showLabel(label, label.tag === 'original' ? this.shownOfDraft() : null);
     this.scan.label = label;
     this.scan.from = label.model_version;
     this.changed = false;
     this.explain(image);
-    const toDraw = this.onlySlices && this.scan.plan?.indices;
-    if (toDraw?.length) this.turnTo(toDraw[0]);
+    if (this.some && this.scan.plan.indices.length) this.turnTo(this.scan.plan.indices[0]);
     this.root.dataset.ready = image;
   }
 
@@ -189,10 +190,16 @@ class Panel {
   }
 
   async plan(count) {
+    this.scan.plan = null;
+    this.scan.plan = await server.slicesToDraw(this.scan.image, this.system, count);
     this.count = count;
     remember('count', String(count));
     remember('plan', '');
-    this.scan.plan = await server.slicesToDraw(this.scan.image, this.system, count).catch(() => null);
+  }
+
+  // Whether some slices of the open scan are to be drawn, which must be pictures of the series.
+  get some() {
+    return Boolean(this.scan?.only && this.scan.plan?.axis === 2);
   }
 
   // The slices to draw as the viewer counts them, from 1, with their number on the server.
@@ -204,7 +211,7 @@ class Panel {
 
   // The slices in which a draft is shown; null for all.
   shownOfDraft() {
-    return this.onlySlices && this.scan.plan ? new Set(this.scan.plan.indices) : null;
+    return this.some ? new Set(this.scan.plan.indices) : null;
   }
 
   // The slices that the submitted label speaks of; null where that is the whole scan.
@@ -215,10 +222,14 @@ class Panel {
 
   // What a submission speaks of: the slices to draw, and those that were drawn before; null for all.
   annotated() {
-    const { plan, label } = this.scan;
+    const { plan, label, only } = this.scan;
     const before = this.drawnBefore();
-    if (!this.onlySlices || !plan || !before) return null;
-    return { ...label.annotated, axis: plan.axis, slices: [...new Set([...before, ...plan.indices])] };
+    if (!only) return null;
+    if (!before || (!this.some && before.length)) return label.annotated || null; // as it was
+    if (!plan) throw new Error('which slices are to be drawn is not known; reload the page');
+    if (!this.some) return null;
+    const kept = label.annotated?.axis === plan.axis ? before : [];
+    return { ...label.annotated, axis: plan.axis, slices: [...new Set([...kept, ...plan.indices])] };
   }
 
   turnTo(index) {
@@ -265,6 +276,7 @@ class Panel {
       const annotated = this.annotated();
       if (annotated) notes.annotated = annotated;
       const stored = await server.submitLabel(image, this.system, label, notes);
+      remember('plan', '');
       const fresh = await server.getLabel(image, this.system);
       this.scan.label = { ...fresh, pixels: null };
       this.changed = false;

@@ -98,11 +98,11 @@ function labels(panel) {
 }
 
 function slices(panel) {
-  const plan = panel.scan?.plan;
+  const plan = panel.scan?.label && panel.scan.plan;
   if (!plan || plan.axis !== 2 || panel.scan.label.frames.length < 2) return [];
   const count = element('input', { type: 'number', min: 1, max: 99, value: panel.count, id: 'msk-count' });
-  count.onchange = () => panel.attempt(() => panel.plan(Math.max(1, Number(count.value) || 1)));
-  const only = element('input', { type: 'checkbox', id: 'msk-only', checked: panel.onlySlices });
+  count.onchange = () => panel.attempt(() => panel.plan(Math.min(99, Math.max(1, Math.round(Number(count.value)) || 1))));
+  const only = element('input', { type: 'checkbox', id: 'msk-only', checked: panel.scan.only });
   only.onchange = () => panel.chooseOnly(only.checked);
   return [
     heading('Slices to draw'),
