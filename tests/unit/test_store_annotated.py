@@ -197,3 +197,18 @@ def test_all_classes_by_name_are_all_classes(data: MskDatastore) -> None:
     submit(data, drawn(2, 1), {"slices": [1], "classes": list(TISSUES.labels)})
     submit(data, drawn(2, 2), {"slices": [2]})
     assert newest(data)[1].annotated == {"axis": 2, "slices": [1, 2]}
+
+
+def test_slices_in_which_there_is_nothing_may_follow_others(data: MskDatastore) -> None:
+    nothing = np.zeros(SHAPE, np.uint8)
+    for said in ({"slices": [2]}, {"classes": [BONE]}, None):
+        with pytest.raises(UserError, match="the label is empty"):
+            submit(data, nothing, said)
+    submit(data, drawn(2, 1), {"slices": [1]})
+    submit(data, nothing, {"slices": [2, 3]})
+    voxels, version = newest(data)
+    assert np.array_equal(voxels, drawn(2, 1))
+    assert (version.annotated, version.classes) == ({"axis": 2, "slices": [1, 2, 3]}, [BONE])
+    with pytest.raises(UserError, match="the label is empty"):
+        submit(data, nothing, {"slices": [1, 2, 3]})
+    assert len(data.store.labels.history("scan1")) == 2

@@ -346,13 +346,14 @@ class Store:
     ) -> tuple[System, LabelMap, list[str]]:
         """The system of a label, the label in the indices of that system, and the names that occur in it."""
         present = labels.present()
-        if not present:
+        some = bool(info.get("annotated"))  # slices in which there is nothing may follow others
+        if not present and not some:
             raise UserError("the label is empty: no voxel is labelled")
         said = stated(info.get("label_info"))
         hints = Hints(image.info.get("modality") or image.modality, self._proposed(image))
         system = system_of(info, value_names(present, said, header), self.systems, self.models, hints)
         indices = indices_in(system, present, said, header)
-        if not any(indices.values()):
+        if not any(indices.values()) and not some:
             raise UserError("the label is empty: only background is labelled")
         classes = [name for name, index in system.label_indices.items() if index in indices.values()]
         if any(value != index for value, index in indices.items()):

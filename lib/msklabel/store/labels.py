@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from msklabel.durable import flush
-from msklabel.errors import NotFound
+from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.write import nifti_bytes
@@ -106,9 +106,12 @@ class Labels:
             once: If the same label is there already, give that version instead.
 
         Raises:
+            UserError: If it is empty.
             StorageFull: If the disk is full; then nothing is left.
             Overtaken: If it does not follow the newest version; then nothing is left, too.
         """
+        if not submission.classes:
+            raise UserError("the label is empty: nothing is labelled, and no slice was drawn before")
         content = nifti_bytes(submission.labels)
         sha256, size_bytes = hashlib.sha256(content).hexdigest(), len(content)
         with storage_full_told(), self._written(content) as incoming:
