@@ -40,7 +40,7 @@ class OneVersion:
         """The only one."""
         return ["v1"]
 
-    def considered(self, system: str) -> set[str]:
+    def considered(self, system: str, name: str) -> set[str]:
         """It has learned from all labels."""
         return {_SHA256}
 

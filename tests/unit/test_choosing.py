@@ -345,7 +345,9 @@ def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studie
 
     assert (left() == 0).all()
     learned = {"fingerprint": TOY.fingerprint, "considered": [sha256]}
-    versions.add(TOY, versions.weights(TOY, "0001"), learned)
+    better = versions.add(TOY, versions.weights(TOY, "0001"), learned).name
+    assert (left() == 0).all(), "it is not in service"
+    versions.publish("toy", better)
     assert ((left() > 0) & (left() < 1)).all()
     assert chooser.slices(image["id"], 6, "toy").indices == tuple(
         index for index in range(6) if index not in image["slices"]["indices"]

@@ -37,8 +37,8 @@ class ServingVersions(Protocol):
     def names(self, system: str) -> list[str]:
         """Names of all versions, oldest first."""
 
-    def considered(self, system: str) -> set[str]:
-        """Checksums of the labels that the newest version has learned from, or looked at."""
+    def considered(self, system: str, name: str) -> set[str]:
+        """Checksums of the labels that a version has learned from, or looked at."""
 
 
 @dataclass(frozen=True)
@@ -244,13 +244,13 @@ class Chooser:
         return self._parts.left(pool, name, wanted.tag, wanted.slices, partial(self.facts.version_of, name))
 
     def _learned(self, system: str) -> set[str] | None:
-        """Checksums of the labels that the newest version looked at; None before the first."""
-        names = self.versions.names(system) if self.versions else []
-        if self.versions is None or not names:
+        """Checksums of the labels that the version in service looked at; None before the first."""
+        serving = self._version(system)[0]
+        if self.versions is None or serving is None:
             return None
         kept = self._considered.get(system)
-        if kept is None or kept[0] != names[-1]:
-            kept = self._considered[system] = names[-1], self.versions.considered(system)
+        if kept is None or kept[0] != serving:
+            kept = self._considered[system] = serving, self.versions.considered(system, serving)
         return kept[1]
 
     def _version(self, system: str) -> tuple[str | None, int]:

@@ -19,7 +19,7 @@ class Parts:
     Args:
         store: Labels.
         summary: Gives the newest judgement of a scan for a system.
-        learned: Gives the checksums of the labels that a system's newest version looked at; None before the first.
+        learned: Gives the checksums of the labels that a system's version in service looked at; None before the first.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Parts:
     def left(self, pool: Pool, system: str, tag: str, count: int, version_of: Callable[[str], str | None]) -> Floats:
         """Which share of what is worth drawing in each scan is not drawn yet, shape (scans, labels + 1).
 
-        It is 0 where the newest version has not learned yet from what is drawn: what it says of the scan is what it
-        said before.
+        It is 0 where the version in service has not learned yet from what is drawn: what it says of the scan is what
+        it said before.
 
         Args:
             pool: Scans that are open though they have a label are drawn in part.

@@ -106,9 +106,9 @@ class Versions:
             "history": self.history(system),
         }
 
-    def considered(self, system: str) -> set[str]:
-        """Checksums of the labels that the newest version was made from, validated with or held back."""
-        names = self.names(system)
+    def considered(self, system: str, name: str = "") -> set[str]:
+        """Checksums of the labels that a version, the newest by default, was made from, validated with or held back."""
+        names = [name] if name else self.names(system)
         return set(self.get(system, names[-1]).metrics.get("considered", [])) if names else set()
 
     def held(self, system: str) -> set[str]:
