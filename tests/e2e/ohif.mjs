@@ -37,6 +37,9 @@ async function nextScan(page) {
   return page.locator('#msklabel[data-ready]').getAttribute('data-ready');
 }
 
+// The reason comes after the scan.
+const reason = page => page.locator('#msk-why', { hasText: 'This one' }).textContent();
+
 async function submit(page) {
   await page.click('#msk-submit:not([disabled])');
   await page.locator('#msk-said', { hasText: 'Stored as version' }).waitFor();
@@ -88,7 +91,7 @@ const picture = name => page.screenshot({ path: `${options.pictures}/${name}.png
 try {
   await signIn(page);
   said.image = await nextScan(page);
-  said.why = await page.locator('#msk-why').textContent();
+  said.why = await reason(page);
   await picture('1-next-scan');
   said.stopped = await stop(page);
   said.empty = await page.evaluate(onScreen);
@@ -119,7 +122,7 @@ try {
     const slices = await page.locator('[id^="msk-slice-"]').count();
     await page.click('#msk-segment:not([disabled])');
     await page.locator('#msk-said', { hasText: 'draft' }).waitFor();
-    const why = await page.locator('#msk-why').textContent();
+    const why = await reason(page);
     said.some.push({ image, opened, slices, why, draft: await page.evaluate(onScreen), stored: await submit(page) });
     await picture(`5-some-slices-${times + 1}`);
   }
