@@ -128,12 +128,14 @@ def test_scans_of_one_patient_are_not_two_independent_ones(studies: Path) -> Non
         ({"slices": -1}, "slices"),
         ({"labels": "dense"}, "labels"),
         ({"systems": "nope"}, "no system"),
-        ({"slices": 1001}, "k"),
+        ({"slices": 1001}, "slices: expected a whole number from 0 to 1000"),
     ],
 )
 def test_a_wrong_option_is_told(studies: Path, options: dict[str, object], what: str) -> None:
+    data = store(studies, TOY)
     with pytest.raises(UserError, match=what):
-        strategies()["auto"]({"client_id": "a", **options}, store(studies, TOY))
+        strategies()["auto"]({"client_id": "a", **options}, data)
+    assert not data.store.leases.held(), "nobody is given a scan"
 
 
 def test_scans_are_scored_and_scores_go_stale(studies: Path) -> None:
@@ -249,11 +251,14 @@ def test_slices_are_those_of_the_label_in_turn(studies: Path, monkeypatch: pytes
     choosers = Choosers(versions)
     SummaryScoring(choosers, versions)({}, data)
     chooser = choosers(data.store)
-    monkeypatch.setattr("msklabel.choose.strategies._label_in_turn", lambda *_: 0)
+    plan_of, asked = chooser.slices, []
+    monkeypatch.setattr(chooser, "slices", lambda *said: asked.append(said) or plan_of(*said))
     answer = strategies(choosers)["auto"]({"client_id": "a", "slices": 2}, data)
-    label = next(iter(TOY.labels))
+    [(image, count, system, label)] = asked
+    assert (image, count, system) == (answer["id"], 2, "toy")
+    assert label in TOY.labels, "the first turn is that of a label"
     assert f"doubt about {label}" in answer["reason"]
-    plan = chooser.slices(answer["id"], 2, "toy", label)
+    plan = plan_of(answer["id"], 2, "toy", label)
     assert answer["slices"] == {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
     with pytest.raises(NotFound, match="no label 'liver' of toy"):
         chooser.slices("s1", 2, "toy", "liver")

@@ -92,6 +92,8 @@ class Chooser:
         tag = str(request.get("label_tag") or FINAL)
         served = systems or (having if labels else ()) or tuple(self.store.systems)
         slices = whole(request, "slices", 0, lowest=0)
+        if slices > _MOST_SLICES:  # said before anybody is given a scan
+            raise UserError(f"slices: expected a whole number from 0 to {_MOST_SLICES}, got {slices}")
         return Wanted(served, tag, counting, str(request.get("client_id") or ""), slices)
 
     def pool(self, wanted: Wanted) -> Pool:

@@ -116,7 +116,7 @@ def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = (), label: 
     return Plan(where.axis, tuple(indices), "uncertain and spread")
 
 
-def native_weights(summary: Summary, labels: Sequence[int | None] = (None,)) -> NDArray[np.float64]:
+def native_weights(summary: Summary, labels: Sequence[int | None]) -> NDArray[np.float64]:
     """:func:`slice_weights` of each slice of the scan as stored, shape (len(labels), slices), each row summing to 1.
 
     Args:

@@ -184,7 +184,7 @@ def _decoded(segmentation: pydicom.Dataset) -> NDArray[np.integer]:
     """All frames, (frames, rows, columns), by pydicom, which has no decoder for some transfer syntaxes."""
     try:
         return segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
-    except RuntimeError as error:  # no decoder, which pydicom may say as NotImplementedError, or one that failed
+    except RuntimeError as error:  # pydicom has no decoder for it, or the decoder failed
         stored = segmentation.file_meta.TransferSyntaxUID.name
         raise ImageError(f"the segmentation's pixels cannot be read ({stored}); store it uncompressed") from error
     except (ValueError, AttributeError) as error:

@@ -6,20 +6,51 @@ What is carried over is noted with the version; the earlier versions stay as the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
+from msklabel.errors import UserError
 from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import closest_axes
+from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of
-from msklabel.store.labels import Submission
+from msklabel.store.labels import Labels, Overtaken, Submission
 from msklabel.store.schema import LabelVersion
 from msklabel.system import System
 
 NOTED = "carried_over"
 """Key under which a version notes where its other slices come from."""
+
+
+def add_to_earlier(labels: Labels, submission: Submission, system: System) -> LabelVersion:
+    """Store a label, with the slices of the version before that it does not speak of, also where two come at once.
+
+    Where the file of that version cannot be read, the label is stored as it is, with a warning.
+
+    Args:
+        labels: All versions.
+        submission: A checked label.
+        system: Its system.
+
+    Raises:
+        UserError: If nothing is labelled, here and before.
+        StorageFull: If the disk is full; then nothing is left.
+    """
+    while submission.annotated.slices is not None:
+        before = labels.standing(submission.image_id, submission.tag, submission.system)
+        full = replace(submission, follows=before.id if before else 0)
+        if before:
+            try:
+                full = carried_over(full, system, before, read_labels(labels.file(before)))
+            except (OSError, UserError) as error:
+                lost = f"the slices of version {before.id} were not kept, as its file cannot be read: {error}"
+                full = replace(full, warnings=[*full.warnings, lost])
+        with suppress(Overtaken):
+            return labels.add(full)
+    return labels.add(submission)
 
 
 def carried_slices(

@@ -23,14 +23,14 @@ from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels
 from msklabel.store.annotation import annotated_of, check_inside, read_annotated
 from msklabel.store.audit import Audit, add_event, events
-from msklabel.store.carry import NOTED, carried_over
+from msklabel.store.carry import NOTED, add_to_earlier
 from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
 from msklabel.store.images import Grid, Images
 from msklabel.store.jobs import Jobs
-from msklabel.store.labels import FINAL, ORIGINAL, Labels, Overtaken, Submission
+from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
 from msklabel.store.leases import Leases
 from msklabel.store.names import checked_info, checked_tag
 from msklabel.store.quantities import Quantities
@@ -185,7 +185,7 @@ class Store:
         """Check a label and store it as a new version; it is on disk when this returns.
 
         A label that names its slices keeps the other slices of the newest version that counts: see
-        :func:`msklabel.store.carry.carried_over`.
+        :mod:`msklabel.store.carry`.
 
         Args:
             image_id: The scan.
@@ -203,7 +203,7 @@ class Store:
         submission = self.check(image_id, file, tag, own, origin)
         if submission.tag != ORIGINAL:
             submission = replace(submission, holder=holder or submission.author)
-        version = self._added(submission)
+        version = add_to_earlier(self.labels, submission, self.systems[submission.system])
         self._view.refresh(image_id, version.tag)
         return version
 
@@ -321,25 +321,6 @@ class Store:
         """Keep a value that belongs to the whole store."""
         with self._database.write() as session:
             session.merge(Setting(key=key, value=str(value)))
-
-    def _added(self, submission: Submission) -> LabelVersion:
-        """Store a label, with the slices that were drawn before, also where two come at once."""
-        while submission.annotated.slices is not None:
-            before = self.labels.standing(submission.image_id, submission.tag, submission.system)
-            full = replace(submission, follows=before.id if before else 0)
-            if before:
-                full = self._carried_over(full, before)
-            with suppress(Overtaken):
-                return self.labels.add(full)
-        return self.labels.add(submission)
-
-    def _carried_over(self, submission: Submission, before: LabelVersion) -> Submission:
-        try:
-            earlier = read_labels(self.labels.file(before))
-        except (OSError, UserError) as error:
-            lost = f"the slices of version {before.id} were not kept, as its file cannot be read: {error}"
-            return replace(submission, warnings=[*submission.warnings, lost])
-        return carried_over(submission, self.systems[submission.system], before, earlier)
 
     def _in_scheme(
         self, image: Image, labels: LabelMap, header: Mapping[int, str] | None, info: Mapping[str, Any]

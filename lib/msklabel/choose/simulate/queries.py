@@ -228,6 +228,6 @@ def _pool(state: State) -> Pool:
         fits={state.system.name: np.ones(len(drawn), bool)},
         site_names=[str(name) for name in sites],
         having={state.system.name: having},
-        left={state.system.name: lambda: np.array(left)},
+        left={state.system.name: lambda: left},
         choices=sum(map(len, drawn)) // state.per_scan,
     )
