@@ -153,6 +153,11 @@ def test_what_is_drawn_already_of_a_scan_is_not_sought_again() -> None:
     pool = make_pool(6, taken=taken, opinions={"toy": said}, left={"toy": lambda: left}, choices=2)
     assert order("auto", pool)[:2] == [4, 2], "0.5, and 0.3 of 0.8"
     assert order("auto", replace(pool, left={}))[0] == 2
+    said = STRATEGIES["auto"](pool, {}, np.random.default_rng(0)).reason(2)
+    assert "0.240, 30% of it not drawn yet" in said
+    left[2] = 0
+    said = STRATEGIES["auto"](pool, {}, np.random.default_rng(0)).reason(2)
+    assert "the model has not learned yet" in said
 
 
 def test_auto_seeks_a_rare_label_where_there_is_enough_of_it() -> None:

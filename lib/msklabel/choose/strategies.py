@@ -149,12 +149,19 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     others = replace(pool, taken=pool.taken & ~competing)
     order = sites_in_turn(others, _with_unjudged(others, by_score(noisy, judged), options, rng))
     what = f"doubt about {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
+
+    def reason(i: int) -> str:
+        if np.isnan(score[i]):
+            return "not judged yet"
+        if left[i] == 0:
+            return f"some slices are drawn, from which the model has not learned yet ({system})"
+        drawn = f", {left[i]:.0%} of it not drawn yet" if left[i] < 1 else ""
+        return f"{what} {score[i]:.3f}{drawn} ({system}, certainty {beta:.3g})"
+
     return Ranking(
         order,
         score,
-        lambda i: (
-            f"{what} {score[i]:.3f} ({system}, certainty {beta:.3g})" if score[i] == score[i] else "not judged yet"
-        ),
+        reason,
         None if label is None else opinion.labels[label],
         system,
     )
