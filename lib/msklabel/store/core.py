@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from json import loads
@@ -126,6 +126,10 @@ class Store:
         self.jobs = Jobs(self._database)
         self.quantities = Quantities(self._database)
         self._view = View(self.studies, self.state, self.labels)
+
+    def one_view(self) -> AbstractContextManager[None]:
+        """What this thread reads of the store in the block is of one moment; see :meth:`Database.one_view`."""
+        return self._database.one_view()
 
     @property
     def read_only(self) -> str | None:

@@ -38,6 +38,7 @@ class Database:
         self._url = _postgresql(url) if url else URL.create("sqlite", database=str(file))
         self._engines: dict[int, Engine] = {}
         self._turns: dict[int, threading.Lock] = {}
+        self._view = threading.local()
         self.refused: str | None = None
         """Why nothing can be stored; None where all is well."""
 
@@ -77,10 +78,38 @@ class Database:
         self._engines = {}
 
     @contextmanager
+    def one_view(self) -> Iterator[None]:
+        """Let all that this thread reads in the block see one state of the database, and anew after each write of its.
+
+        One transaction then serves for all reads, where each would begin and end one of its own: half of the time of
+        many small ones, and less waiting for Python's lock where others compute.
+        """
+        if self._shared():
+            yield
+            return
+        with self._reader() as session:
+            self._view.session = session
+            try:
+                yield
+            finally:
+                self._view.session = None
+
+    @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database; what it gives stays usable afterwards."""
+        if shared := self._shared():
+            yield shared
+            return
+        with self._reader() as session:
+            yield session
+
+    def _shared(self) -> Session | None:
+        return getattr(self._view, "session", None)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Session]:
         engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
-        with Session(engine, expire_on_commit=False) as session:
+        with Session(engine, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -107,9 +136,14 @@ class Database:
         if self.refused:
             raise ReadOnly(self.refused)
         engine = self.engine.execution_options(writes=True, lasting=lasting)
-        with self._own_turn(), Session(engine, expire_on_commit=False) as session, session.begin():
-            session.connection()  # takes the lock now, not with the first statement
-            yield session
+        try:
+            with self._own_turn(), Session(engine, expire_on_commit=False) as session, session.begin():
+                session.connection()  # takes the lock now, not with the first statement
+                yield session
+        finally:
+            if shared := self._shared():
+                shared.expunge_all()
+                shared.commit()  # ends what it saw
 
     @contextmanager
     def _own_turn(self) -> Iterator[None]:

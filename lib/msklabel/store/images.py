@@ -155,10 +155,11 @@ class Images:
 
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
+        checked = checked_info(info)
         self.get(image_id)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
-            row.info = {**row.info, **checked_info(info)}
+            row.info = {**row.info, **checked}
 
     def add(self, image_id: str | None, file: Path, info: dict[str, Any]) -> str:
         """Put an uploaded image into the studies folder.

@@ -18,6 +18,7 @@ from msklabel.store.database import Database
 from msklabel.store.reviews import Review
 from msklabel.store.schema import OPEN, Image, LabelVersion
 
+_LAST = select(*(select(func.max(table.id)).scalar_subquery() for table in (LabelVersion, Review)))
 _Kind = tuple[str, frozenset[str] | None, bool]
 
 
@@ -87,7 +88,7 @@ class Worklist:
 
     def _update(self) -> None:
         with self._database.read() as session:
-            last = tuple(session.scalar(select(func.max(table.id))) or 0 for table in (LabelVersion, Review))
+            last = tuple(newest or 0 for newest in session.execute(_LAST).one())
             if last == self._last:
                 return
             changed = None if self._last is None else _changed(session, self._last)

@@ -36,6 +36,11 @@ async def next_sample(
 
 
 def _choose(ctx: Context, strategy: str, options: dict[str, Any], who: str) -> dict[str, Any]:
+    with ctx.store.store.one_view():
+        return _chosen(ctx, strategy, options, who)
+
+
+def _chosen(ctx: Context, strategy: str, options: dict[str, Any], who: str) -> dict[str, Any]:
     sample = ctx.app.next_sample({**options, "strategy": strategy, "client_id": who})
     if not sample:
         return {}
