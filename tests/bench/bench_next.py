@@ -2,7 +2,8 @@
 
 Makes a store of so many scans (empty files; nothing is read) of which all are scored and a tenth is labelled, and asks
 each strategy again and again through its task, leases and all, for as many annotators. With ``--slices K`` they ask for
-K slices of a scan, and of the labelled ones four slices are drawn, so that all of these can come again.
+K slices of a scan, and of the labelled ones four slices are drawn, so that all of these can come again. With
+``--rescoring`` a scan is scored anew before every request, as while a new version of the model looks at all of them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
     parser.add_argument("--slices", type=int, default=0, help="slices of a scan that are asked for")
+    parser.add_argument("--rescoring", action="store_true", help="a new score comes in before every request")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="msklabel-bench-"))
@@ -80,8 +82,13 @@ def main() -> None:
 def measure(data: MskDatastore, name: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of one strategy; the first request of a new process reads all scores."""
     choose = strategies(_CHOOSERS)[name]
+    (system,) = data.store.systems.values()
+    rng = np.random.default_rng(1)
     taken, computed = [], []
     for number in range(options.requests + 1):
+        if options.rescoring:
+            score = _score(f"s{rng.integers(options.scans):05d}", system, rng, len(system.labels))
+            data.store.scores.put(score["image_id"], system.name, "v2", score["summary"], score["values"])
         start, busy = time.perf_counter(), time.process_time()
         found = choose({"client_id": f"{name}{number}", "slices": options.slices}, data)
         taken.append(1000 * (time.perf_counter() - start))

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from msklabel.choose.facts import Facts, Score
+from msklabel.choose.facts import Facts
+from msklabel.choose.opinions import Score
 from msklabel.store.core import ChangedImage
 
 SECOND_US = 1_000_000

@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from msklabel.choose.diversity import typicality, unit_rows
+from msklabel.choose.opinions import Opinions, Score
 from msklabel.choose.pool import Flags, Indices, Opinion, Pool
-from msklabel.choose.summary import IMAGE_ONLY, from_bytes
-from msklabel.errors import UserError
 from msklabel.system import System
 
 if TYPE_CHECKING:
@@ -25,16 +23,6 @@ _READ = 200  # scores read at once
 _Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
 
 
-class Score(Protocol):
-    """A stored score; ``msklabel.store.scores.ScoreRow`` is one."""
-
-    id: int
-    image_id: str
-    model_version: str
-    summary: bytes
-    values: dict[str, float]
-
-
 class Source(Protocol):
     """Where facts come from; the store behind a datastore gives them."""
 
@@ -43,15 +31,6 @@ class Source(Protocol):
 
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[Score]:
         """Scores that came after one, oldest first."""
-
-
-@dataclass
-class _Rows:
-    """Scores of one system by image id, the newest of a model and the image's own features."""
-
-    last: int = 0
-    judged: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    features: dict[str, Any] = field(default_factory=dict)
 
 
 class Facts:
@@ -75,9 +54,7 @@ class Facts:
         self._newest_us = 0
         self._since_us = -1
         self._read_s = 0.0
-        self._readings = 0
-        self._rows = {name: _Rows() for name in systems}
-        self._opinions: dict[str, tuple[tuple[Any, ...], Opinion]] = {}
+        self._opinions = {name: Opinions(system) for name, system in systems.items()}
 
     def pool(
         self,
@@ -122,11 +99,11 @@ class Facts:
     def described(self, system: str, pool: Pool) -> Flags:
         """Whether each scan of a pool was looked at without a model; shape (scans,)."""
         with self._lock:
-            return _members(pool, self._rows[system].features)
+            return _members(pool, self._opinions[system].features)
 
     def version_of(self, system: str, image_id: str) -> str | None:
         """The version that judged a scan last, as far as scores were read."""
-        return self._rows[system].judged.get(image_id, (None, None))[0]
+        return self._opinions[system].version_of(image_id)
 
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
@@ -140,31 +117,14 @@ class Facts:
         if before is not None and all(self._known.get(image_id) == facts for image_id, facts in fresh.items()):
             return before
         self._known = {image_id: facts for image_id, facts in {**self._known, **fresh}.items() if facts}
-        images = _table(self._known, self.systems)
-        self._readings += self._images is None or images.ids != self._images.ids  # else opinions hold on
-        self._images = images
-        return images
+        self._images = _table(self._known, self.systems)
+        return self._images
 
     def _opinion(self, name: str, images: Pool) -> Opinion:
-        self._read_scores(name)
-        rows = self._rows[name]
-        serving, number = self.versions(name)
-        key = (rows.last, serving, number, self._readings)
-        kept = self._opinions.get(name)
-        if kept is None or kept[0] != key:
-            kept = key, _opinion(self.systems[name], images.ids, rows, serving, number)
-            self._opinions[name] = kept
-        return kept[1]
-
-    def _read_scores(self, name: str) -> None:
-        rows = self._rows[name]
-        while new := self.source.scores_since(name, rows.last, _READ):
-            for row in new:
-                rows.last = row.id
-                if row.model_version == IMAGE_ONLY:
-                    rows.features[row.image_id] = np.frombuffer(row.summary, np.float16)
-                else:
-                    rows.judged[row.image_id] = row.model_version, _parsed(row)
+        opinions = self._opinions[name]
+        while new := self.source.scores_since(name, opinions.last, _READ):
+            opinions.read(new)
+        return opinions.of(images.ids, *self.versions(name))
 
 
 def _facts(image: ChangedImage) -> _Known | None:
@@ -199,72 +159,6 @@ def _members(pool: Pool, wanted: Iterable[str]) -> Flags:
     flags: Flags = np.zeros(len(pool), bool)
     flags[places_of(pool, wanted)] = True
     return flags
-
-
-def _parsed(row: Score) -> dict[str, Any]:
-    """What an opinion needs of a stored score; its profiles over slices stay in the store."""
-    broken = row.values.get("finite", 1.0) == 0
-    try:
-        summary = from_bytes(row.summary) if row.summary else None
-    except UserError:
-        summary = None
-    if summary is None:
-        return {"broken": broken}
-    return {
-        "broken": broken,
-        "entropy": summary.class_entropy,
-        "area": summary.area_cm2.astype(np.float64).sum(axis=1),
-        "dice": row.values.get("predicted_dice", np.nan),
-        "embedding": summary.embedding,
-    }
-
-
-def _opinion(system: System, ids: Sequence[str], rows: _Rows, serving: str | None, number: int) -> Opinion:
-    labels = tuple(system.labels)
-    entropy, area = np.full((2, len(ids), len(labels)), np.nan)
-    dice = np.full(len(ids), np.nan)
-    fresh, broken = np.zeros((2, len(ids)), bool)
-    for i, image_id in enumerate(ids):
-        version, row = rows.judged.get(image_id, ("", None))
-        if row is None:
-            continue
-        fresh[i], broken[i] = version == serving, row["broken"]
-        if len(row.get("entropy", ())) == len(labels):
-            entropy[i], area[i], dice[i] = row["entropy"], row["area"], row["dice"]
-    vectors = unit_rows(_embeddings(ids, rows))
-    return Opinion(
-        system=system.name,
-        labels=labels,
-        entropy=entropy,
-        area=area,
-        predicted_dice=dice,
-        embedding=vectors,
-        typicality=typicality(vectors, np.random.default_rng(0)),
-        fresh=fresh,
-        broken=broken,
-        round=number,
-    )
-
-
-def _embeddings(ids: Sequence[str], rows: _Rows) -> np.ndarray:
-    """Raw embeddings of one kind, as only these compare: of the version that saw most scans, or of the images."""
-    kinds: dict[str, dict[int, Any]] = {}
-    for i, image_id in enumerate(ids):
-        version, row = rows.judged.get(image_id, ("", None))
-        vector = row.get("embedding", ()) if row else ()
-        if len(vector) and np.isfinite(vector).all():
-            kinds.setdefault(version, {})[i] = vector
-        if image_id in rows.features:
-            kinds.setdefault(IMAGE_ONLY, {})[i] = rows.features[image_id]
-    if not kinds:
-        return np.full((len(ids), 1), np.nan)
-    most = max(kinds, key=lambda version: (len(kinds[version]), version != IMAGE_ONLY, version))
-    length = max((len(vector) for vector in kinds[most].values()), default=1)
-    table = np.full((len(ids), length), np.nan)
-    for i, vector in kinds[most].items():
-        if len(vector) == length:
-            table[i] = vector
-    return table
 
 
 def places_of(pool: Pool, ids: Iterable[str]) -> Indices:
