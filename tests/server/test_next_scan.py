@@ -60,6 +60,18 @@ def test_a_wrong_option_is_refused(site: Site, options: dict[str, object]) -> No
     assert 400 <= answer.status_code < 500, answer.text
 
 
+def test_who_got_a_scan_by_which_strategy_is_noted_with_it(site: Site) -> None:
+    def noted() -> dict[str, str]:
+        asked = site.ask("GET", f"/datastore/image/info?image={image}").json().get("strategy", {})
+        return {name: told["client_id"] for name, told in asked.items()}
+
+    image = site.ask("POST", "/activelearning/random", json={"client_id": "noted"}).json()["id"]
+    wait_for(lambda: noted() == {"random": "noted"})
+    assert site.ask("POST", "/activelearning/first", json={"client_id": "noted"}).json()["id"] == image
+    wait_for(lambda: noted() == {"random": "noted", "first": "noted"})
+    site.ask("POST", f"/msk/skip?image={image}&client_id=noted")
+
+
 def test_without_a_model_slices_are_strided_and_scans_are_described(site: Site) -> None:
     said = site.ask("GET", "/msk/slices?image=hip_0&k=2").json()
     assert said == {"image": "hip_0", "axis": 2, "indices": [1, 3], "reason": "strided"}

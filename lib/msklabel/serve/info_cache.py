@@ -47,6 +47,10 @@ class InfoCache:
             await asyncio.shield(self._start())
         return self._value
 
+    async def latest(self) -> dict[str, Any]:
+        """The last answer, however old: for names and options of models and strategies, which stay as they are."""
+        return self._value or await self.get()
+
     def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)

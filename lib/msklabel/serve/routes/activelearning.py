@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, BackgroundTasks, Body, Request
 
 from msklabel.errors import UserError
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of
@@ -20,14 +20,20 @@ router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
 
 @router.post("/{strategy}", summary="Next scan to annotate, for you alone for a time; empty when there is none")
 async def next_sample(
-    request: Request, strategy: str, ctx: Ctx, user: AsUser, params: Annotated[dict[str, Any] | None, Body()] = None
+    request: Request,
+    strategy: str,
+    ctx: Ctx,
+    user: AsUser,
+    later: BackgroundTasks,
+    params: Annotated[dict[str, Any] | None, Body()] = None,
 ) -> dict[str, Any]:
-    strategies = (await ctx.info.get())["strategies"]
+    strategies = (await ctx.info.latest())["strategies"]
     check_known(strategy, strategies, "strategy")
     options = choose_options(params or {}, STRATEGY, strategies[strategy].get("config") or {})
     holder = holder_of(request, ctx, user, options.get("client_id"))
     sample = await run_sync(_choose, ctx, strategy, options, holder, limiter=ctx.choosing)
     if sample:
+        later.add_task(_note, ctx, sample["id"], strategy, holder)
         ctx.prefetch.asked({**options, "strategy": strategy})
         ctx.grants.give(address_of(request.scope, ctx.settings), sample["id"])
         if not ctx.is_local(request):
@@ -37,18 +43,15 @@ async def next_sample(
 
 def _choose(ctx: Context, strategy: str, options: dict[str, Any], who: str) -> dict[str, Any]:
     with ctx.store.store.one_view():
-        return _chosen(ctx, strategy, options, who)
+        sample = ctx.app.next_sample({**options, "strategy": strategy, "client_id": who})
+        return {**ctx.store.get_image_info(sample["id"]), **sample} if sample else {}
 
 
-def _chosen(ctx: Context, strategy: str, options: dict[str, Any], who: str) -> dict[str, Any]:
-    sample = ctx.app.next_sample({**options, "strategy": strategy, "client_id": who})
-    if not sample:
-        return {}
-    image = sample["id"]
-    noted = ctx.store.get_image_info(image)
-    asked = {**noted.get("strategy", {}), strategy: {"ts": int(time.time()), "client_id": who}}
+def _note(ctx: Context, image: str, strategy: str, who: str) -> None:
+    """Note with a scan who got it, once he has his answer; it can be annotated without."""
     try:
-        ctx.store.update_image_info(image, {"strategy": asked})
-    except (UserError, OSError) as error:  # a note only; the scan can be annotated all the same
+        asked = ctx.store.get_image_info(image).get("strategy", {})
+        told = {**asked, strategy: {"ts": int(time.time()), "client_id": who}}
+        ctx.store.update_image_info(image, {"strategy": told})
+    except (UserError, OSError) as error:
         logger.warning("image %r: could not note who got it: %s", image, error)
-    return {**noted, **sample}

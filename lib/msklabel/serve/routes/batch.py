@@ -31,7 +31,7 @@ async def start(
     params: Annotated[dict[str, Any] | None, Body()] = None,
     run_sync: bool = False,
 ) -> Any:
-    models = (await ctx.info.get())["models"]
+    models = (await ctx.info.latest())["models"]
     check_known(model, models, "model")
     options = choose_options(params or {}, BATCH_INFER, models[model].get("config") or {})
     if not torch.cuda.is_available():

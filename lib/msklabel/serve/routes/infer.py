@@ -50,7 +50,7 @@ async def infer(
     session_id: str = "",
     output: Output = Output.all,
 ) -> Response:
-    models = (await ctx.info.get())["models"]
+    models = (await ctx.info.latest())["models"]
     check_known(model, models, "model")
     async with _form(request, ctx) as form:
         options = choose_options(form.json("params"), INFER, models[model].get("config") or {})

@@ -21,7 +21,7 @@ def get_status(ctx: Ctx, user: AsUser, all: bool = False, check_if_running: bool
 
 @router.post("/", summary="Run all scoring methods", include_in_schema=False)
 async def score_all(ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync: bool = False) -> Any:
-    methods = (await ctx.info.get())["scoring"]
+    methods = (await ctx.info.latest())["scoring"]
     requests = {}
     for method, task in methods.items():
         options = choose_options(options_of(params, method), SCORING, task.get("config") or {})
@@ -31,7 +31,7 @@ async def score_all(ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync
 
 @router.post("/{method}", summary="Run a scoring method; 429 if one runs")
 async def score(method: str, ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync: bool = False) -> Any:
-    methods = (await ctx.info.get())["scoring"]
+    methods = (await ctx.info.latest())["scoring"]
     check_known(method, methods, "scoring method")
     options = choose_options(params or {}, SCORING, methods[method].get("config") or {})
     return await run_job(ctx, "scoring", {**author(user, options), "method": method}, run_sync)

@@ -22,7 +22,7 @@ def get_status(ctx: Ctx, user: AsUser, all: bool = False, check_if_running: bool
 
 @router.post("/", summary="Train all systems, one after the other", include_in_schema=False)
 async def train_all(ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync: bool = False) -> Any:
-    trainers = (await ctx.info.get())["trainers"]
+    trainers = (await ctx.info.latest())["trainers"]
     requests = {}
     for model, trainer in trainers.items():
         options = await _options(ctx, model, options_of(params, model), trainer.get("config") or {})
@@ -34,7 +34,7 @@ async def train_all(ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync
 async def train(
     model: str, ctx: Ctx, user: AsAnnotator, params: Params = None, run_sync: bool = False, enqueue: bool = False
 ) -> Any:
-    trainers = (await ctx.info.get())["trainers"]
+    trainers = (await ctx.info.latest())["trainers"]
     check_known(model, trainers, "model to train")
     options = await _options(ctx, model, params or {}, trainers[model].get("config") or {})
     return await run_job(ctx, "train", {**author(user, options), "model": model}, run_sync, enqueue)

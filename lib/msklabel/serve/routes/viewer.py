@@ -83,7 +83,7 @@ async def segment(
     request: Request, ctx: Ctx, user: AsUser, image: str, model: str, client_id: str = ""
 ) -> StreamingResponse:
     """Whoever closes the connection ends the inference."""
-    check_known(model, (await ctx.info.get())["models"], "model")
+    check_known(model, (await ctx.info.latest())["models"], "model")
     await run_in_threadpool(renew_lease, ctx, holder_of(request, ctx, user, client_id), image)
     shown = await run_in_threadpool(_frames, ctx, image)
     steps = _Steps()
