@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ import uvicorn
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
+from threadpoolctl import threadpool_limits
 
 from msklabel.errors import UserError
 from msklabel.serve.server_log import log_to
@@ -50,6 +52,12 @@ def serve(app_dir: str, studies: str, conf: Mapping[str, str], settings: ServeSe
         api = create_app(app, settings)
         # An inference computes on its own thread; the interpreter's default of 5 ms between threads is felt by readers.
         sys.setswitchinterval(_SWITCH_S)
+        # The products of matrices that choosing needs take a millisecond. On several threads these wait for each other
+        # by giving up the processor, which a training of lower priority then keeps for a time: again and again.
+        threadpool_limits(1, user_api="blas")
+        # To look through all that was imported for what is not used any more stops all threads for a fifth of a second.
+        gc.collect()
+        gc.freeze()
         config = uvicorn.Config(
             api,
             log_config=None,
