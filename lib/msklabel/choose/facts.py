@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from msklabel.store.core import ChangedImage
 
 _IMAGES_S = 300.0  # the table of images is read again at least this often
-_OVERLAP_US = 5_000_000  # longer than a row takes from its time stamp to its commit
+_OVERLAP_US = 30_000_000  # longer than from a row's time stamp to its commit, and than a reader's view is old
 _READ = 200  # scores read at once
 _Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
 
