@@ -9,7 +9,8 @@ trained version. The peer knows one channel, no sides, no variants and no mirror
 intensities that a system takes from the scan itself are told to the peer, which does not look for the body.
 Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
 Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
-The ideal time is the network's floating-point operations at the rate of this machine's matrix products.
+The ideal time is the network's floating-point operations at the rate of this machine's matrix products, for each side in
+the precision that it computes in.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ def show(figures: dict[str, Any]) -> None:
         medians = [f"{median(run[key] for run in runs):.2f}" for runs in figures["runs"].values()]
         table.add_row(name, *medians, f"{figures['ratios'][key]:.3f}" if key in figures.get("ratios", {}) else "")
     Console(width=110).print(table)
+    print(f"ours ran on {figures['runs']['ours'][0]['backend']}; ideal times are those of its precision")
     if "voxels_equal" in figures:
         print(f"labels equal at {100 * figures['voxels_equal']:.3f} % of voxels")
     if "dice" in figures:
@@ -187,7 +189,7 @@ def _ours(options: argparse.Namespace) -> dict[str, Any]:
     with measured(run, clock):
         file, params = task({"image": str(options.scan)})
     Path(file).rename(options.folder / "ours.nii.gz")
-    run["stages_s"] = params["latencies"]
+    run["stages_s"], run["backend"] = params["latencies"], params["backend"]
     run["shape"] = "x".join(str(n) for n in read_labels(options.folder / "ours.nii.gz").array.shape)
     return run | _roofline(system, run)
 
@@ -290,16 +292,19 @@ def _mean_sd(system: Any, scan: Any) -> tuple[float, float]:
 
 
 def _roofline(system: Any, run: dict[str, Any]) -> dict[str, float]:
-    """Seconds that the network's operations would take at the rate of a large matrix product."""
+    """Seconds that the network's operations would take at the rate of a large matrix product of the same precision."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from msklabel.networks import build_network
+    from msklabel.predict.backends import OPENVINO_PRECISIONS
 
     window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         build_network(system).eval()(window)
-    a, b = torch.randn(2, _GEMM, _GEMM)
+    precision = OPENVINO_PRECISIONS.get(run.get("backend", ""), "f32")
+    types = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+    a, b = torch.randn(2, _GEMM, _GEMM).to(types[precision])
     seconds = []
     for _ in range(8):
         started = time.perf_counter()

@@ -71,9 +71,43 @@ def test_the_fastest_that_labels_alike_is_taken(monkeypatch: pytest.MonkeyPatch)
 
     made = {"eager": backend("eager", 1), "slower": backend("slower", 1), "fast": backend("fast", 1)}
     monkeypatch.setattr(trial, "BACKENDS", {**made, "wrong": backend("wrong", -1), "broken": broken})
-    monkeypatch.setattr(trial, "_timed", lambda forward, window: (forward.seconds, forward(window)))
+    monkeypatch.setattr(trial, "_run", lambda forward, window, timed: (forward.seconds, forward(window)))
     found = trial.try_backends(make_system(), Faked(), CPU, ["broken", "wrong", "fast", "slower"])
-    assert found == {"backend": "fast", "seconds": {"eager": 0.5, "fast": 0.2, "slower": 0.6}}
+    assert found["backend"] == "fast"
+    assert found["seconds"] == {"eager": 0.5, "fast": 0.2, "slower": 0.6}
+    assert found["other_labels"] == {"fast": 0, "slower": 0}
+    untimed = trial.try_backends(make_system(), Faked(), CPU, ["wrong", "slower", "fast"], timed=False)
+    assert untimed["backend"] == "slower"
+    assert trial.try_backends(make_system(), Faked(), CPU, ["wrong"], timed=False)["backend"] == "eager"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.14, "openvino"), (0.13, "openvino_f16")])
+def test_half_precision_must_save_more(seconds: float, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"eager": 0.5, "openvino": 0.2, "openvino_f16": seconds}
+
+    def build(name: str):
+        def forward(windows: torch.Tensor) -> torch.Tensor:
+            return windows
+
+        forward.seconds = taken[name]
+        return lambda network, site: forward
+
+    monkeypatch.setattr(trial, "BACKENDS", {name: build(name) for name in taken})
+    monkeypatch.setattr(trial, "_run", lambda forward, window, timed: (forward.seconds, forward(window)))
+    found = trial.try_backends(make_system(), Faked(), CPU, ["openvino", "openvino_f16"])
+    assert found["backend"] == expected
+
+
+def test_ties_are_for_rounding_to_decide() -> None:
+    expected = torch.zeros(1, 2, 4)  # (B, classes, voxels)
+    expected[0, 1] = torch.tensor([0.01, 0.5, -1, -1])
+    scores = expected.clone()
+    scores[0, 1, 0] = -0.01  # another label, but there was a tie
+    assert trial.other_labels(expected, scores) == (0.25, 0)
+    scores[0, 1, 1] = -0.01  # there was none
+    assert trial.other_labels(expected, scores) == (0.5, 0.25)
+    scores[0, 0, 3] = float("nan")
+    assert trial.other_labels(expected, scores) == (0.75, 0.5)
 
 
 def test_a_trial_is_made_once_and_its_network_kept_until_the_next_version(
@@ -86,26 +120,29 @@ def test_a_trial_is_made_once_and_its_network_kept_until_the_next_version(
     windows = torch.rand(2, 1, *system.patch_voxels[:2])
     expected = eager(network, site_of("hip_tissue_ct"))(windows)
 
-    forward = Selection(tmp_path)(system, weights_of(network), CPU, "first/0001", 0)
-    torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
+    used, forward = Selection(tmp_path)(system, weights_of(network), CPU, "first/0001", 0)
+    torch.testing.assert_close(forward(windows), expected, atol=0.05, rtol=0.05)
     (found,) = json.loads((tmp_path / "backends.json").read_text()).values()
-    assert found["seconds"].keys() == set(candidates(CPU))
+    assert found["backend"] == used
+    assert {"eager", "openvino"} <= found["seconds"].keys() <= set(candidates(CPU))  # half precision where there is
     found["backend"] = "openvino"  # it is faster here, but a test must not depend on the clock
     monkeypatch.setattr(Selection, "_remembered", lambda self: dict.fromkeys([selection._key(system, site)], found))
     site = site_of("hip_tissue_ct")
 
     calls: list[list[str]] = []
 
-    def without_the_clock(system, weights, names, kept):
-        calls.append(list(names))
+    def without_the_clock(system, weights, names, kept, timed):
+        calls.append([*names, timed])
         on_openvino.save(on_openvino.convert(network, site.window), trial.converted_file(kept))
+        (kept / "backend").write_text(found["backend"])
         return found
 
     monkeypatch.setattr(selection, "run_apart", without_the_clock)
     for version in ("first/0002", "first/0002", "first/0003", "other/0004"):
-        forward = Selection(tmp_path)(system, weights_of(network), CPU, version, 0)
+        used, forward = Selection(tmp_path)(system, weights_of(network), CPU, version, 0)
+        assert used == "openvino"
         torch.testing.assert_close(forward(windows), expected, atol=1e-3, rtol=1e-3)
-    assert calls == [["openvino"]] * 3
+    assert calls == [["openvino", False]] * 3
     kept = sorted(path.relative_to(tmp_path).parts[2:4] for path in tmp_path.glob("converted/*/*/*/0/network.xml"))
     assert [(variant, version.split("-")[0]) for variant, version in kept] == [("first", "0003"), ("other", "0004")]
 

@@ -41,7 +41,7 @@ def test_every_backend_labels_as_the_cpu_does(backend: str) -> None:
     network = build_network(system)
     scan, _ = make_case(0).load()
     on_cpu = Engine(system, network, "cpu")(scan).labels.array.copy()
-    forward = Selection(None, backend)(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
+    _, forward = Selection(None, backend)(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
     engine = Engine(system, [], "cuda", [forward])
     for _ in range(2):  # a graph is recorded first, then replayed
         assert np.mean(engine(scan).labels.array == on_cpu) > 0.99
@@ -63,7 +63,7 @@ def test_two_threads_record_graphs_at_once() -> None:
     expected = Engine(system, network, "cpu")(scan).labels.array.copy()
 
     def equal(_: int) -> float:
-        forward = Selection(None, "cuda_graph")(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
+        _, forward = Selection(None, "cuda_graph")(system, weights_of(network), torch.device("cuda"), "first/0001", 0)
         return float(np.mean(Engine(system, [], "cuda", [forward])(scan).labels.array == expected))
 
     with ThreadPoolExecutor(2) as threads:

@@ -22,11 +22,15 @@ def infer(
     configs: Configs = None,
     profile: Profile = PAPER,
     device: Device = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs the network: auto for the fastest, or eager, openvino, openvino_f16, ….")
+    ] = "auto",
 ) -> None:
     """Segment one scan and write its label map, with the scan's exact geometry."""
     from msklabel.imaging.write import write_labels
     from msklabel.learn.versions import Versions
     from msklabel.predict.classical import ClassicalSegmenter
+    from msklabel.predict.selection import Selection
     from msklabel.predict.served import ServedModel
     from msklabel.predict.source import read_for
 
@@ -42,7 +46,7 @@ def infer(
     elif state is None:
         raise UserError("--state: needed for a trained model; the folder is <studies>/.msklabel unless you moved it")
     else:
-        version, result = ServedModel(system, Versions(state / "models"), device)(scan)
+        version, result = ServedModel(system, Versions(state / "models"), device, Selection(state, backend))(scan)
     write_labels(output, result.labels, system.labels)
     _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
     for warning in result.facts.get("warnings", ()):

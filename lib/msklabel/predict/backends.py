@@ -9,6 +9,7 @@ import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -67,30 +68,32 @@ def cuda_graph(network: nn.Module, site: Site) -> Forward:
     return replay
 
 
-def openvino(network: nn.Module, site: Site) -> Forward:
-    """OpenVINO on the processor, in single precision."""
+def openvino(network: nn.Module, site: Site, precision: str = "f32") -> Forward:
+    """OpenVINO on the processor; in half precision where that has units for it."""
     from msklabel.predict.on_openvino import compile_model, convert
 
-    return compile_model(convert(network, site.window))
+    return compile_model(convert(network, site.window), precision)
 
 
+# What OpenVINO computes in; bf16 has the range of f32, but only 8 bits of it, f16 11.
+OPENVINO_PRECISIONS = {"openvino": "f32", "openvino_f16": "f16", "openvino_bf16": "bf16"}
 BACKENDS: dict[str, Callable[[nn.Module, Site], Forward]] = {
     "eager": eager,
     "channels_last": channels_last,
     "compiled": compiled,
     "cuda_graph": cuda_graph,
-    "openvino": openvino,
+    **{name: partial(openvino, precision=precision) for name, precision in OPENVINO_PRECISIONS.items()},
 }
 _FOR_GPU_ONLY = ("cuda_graph",)
-_FOR_CPU_ONLY = ("openvino",)
+_FOR_CPU_ONLY = tuple(OPENVINO_PRECISIONS)
 _ONLY_WHEN_NAMED = ("compiled",)  # takes longer to make than it saves
 
 
 def candidates(device: torch.device) -> list[str]:
-    """Backends that a device can try by itself, the plainest first."""
+    """Backends that a device can try by itself, the plainest and most precise first."""
     left_out = set(_ONLY_WHEN_NAMED) | set(_FOR_GPU_ONLY if device.type == "cpu" else _FOR_CPU_ONLY)
     if device.type == "cpu":  # OpenVINO lays scores out in the same way, and does more
-        left_out.add("openvino" if importlib.util.find_spec("openvino") is None else "channels_last")
+        left_out |= {"channels_last"} if _has_openvino() else set(OPENVINO_PRECISIONS)
     return [name for name in BACKENDS if name not in left_out]
 
 
@@ -103,8 +106,12 @@ def require_backend(name: str, device: torch.device) -> None:
     if name not in BACKENDS:
         raise UserError(f"backend {name!r} is not known; one of auto, {', '.join(BACKENDS)}")
     wrong_device = name in (_FOR_GPU_ONLY if device.type == "cpu" else _FOR_CPU_ONLY)
-    if wrong_device or (name == "openvino" and importlib.util.find_spec("openvino") is None):
+    if wrong_device or (name in OPENVINO_PRECISIONS and not _has_openvino()):
         raise UserError(f"backend {name!r} cannot be used on {device}; here: auto, {', '.join(candidates(device))}")
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
 
 
 def half_type(device: torch.device) -> torch.dtype:

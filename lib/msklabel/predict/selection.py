@@ -16,14 +16,14 @@ import torch
 
 from msklabel.durable import replace_text
 from msklabel.networks import Weights, loaded_network
-from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, require_backend
-from msklabel.predict.trial import converted_file, run_apart, try_backends
+from msklabel.predict.backends import BACKENDS, OPENVINO_PRECISIONS, Forward, Site, candidates, require_backend
+from msklabel.predict.trial import converted_file, kept_backend, run_apart, try_backends
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 AUTO = "auto"
 PLAIN = "eager"
-CONVERTED = "openvino"
+CONVERTED = tuple(OPENVINO_PRECISIONS)
 _FILE = "backends.json"
 _QUICK_VOXELS = 2**17  # a smaller window is not worth a minute of trials
 
@@ -43,8 +43,10 @@ class Selection:
         self.folder = folder
         self.backend = backend
 
-    def __call__(self, system: System, weights: Weights, device: torch.device, version: str, member: int) -> Forward:
-        """What runs a network on a device.
+    def __call__(
+        self, system: System, weights: Weights, device: torch.device, version: str, member: int
+    ) -> tuple[str, Forward]:
+        """What runs a network on a device, and its name among the backends.
 
         Args:
             system: Its system.
@@ -65,29 +67,39 @@ class Selection:
         key = _key(system, site)
         known = self._remembered().get(key, {}).get("backend")
         kept = self._place(system, version, member)
-        if known == CONVERTED and converted_file(kept).exists():
-            return _converted(kept)
-        if known is None or known == CONVERTED:
-            names = [name for name in candidates(device) if known in (None, name) and name != PLAIN]
+        if known in CONVERTED and (name := kept_backend(kept)):
+            return name, _converted(kept, name)
+        if known is None:
+            names = [name for name in candidates(device) if name != PLAIN]
             found = self._tried(system, weights, device, names, kept)
-            if known is None:
-                self._remember(key, found)
-                logger.info("%s runs a window fastest with %s: %s", system.name, found["backend"], found["seconds"])
+            self._remember(key, found)
+            logger.info("%s runs a window fastest with %s: %s", system.name, found["backend"], found["seconds"])
             known = found["backend"]
-        return _converted(kept) if known == CONVERTED else self._in_process(known, system, weights, site)
+        elif known in CONVERTED:  # another version: f32 is there for those whose labels need it
+            names = list(dict.fromkeys([known, CONVERTED[0]]))
+            known = self._tried(system, weights, device, names, kept, timed=False)["backend"]
+        if known in CONVERTED:
+            return known, _converted(kept, known)
+        return self._in_process(known, system, weights, site)
 
-    def _in_process(self, name: str, system: System, weights: Weights, site: Site) -> Forward:
-        return BACKENDS[name](loaded_network(system, weights), site)
+    def _in_process(self, name: str, system: System, weights: Weights, site: Site) -> tuple[str, Forward]:
+        return name, BACKENDS[name](loaded_network(system, weights), site)
 
     def _tried(
-        self, system: System, weights: Weights, device: torch.device, names: list[str], kept: Path
+        self,
+        system: System,
+        weights: Weights,
+        device: torch.device,
+        names: list[str],
+        kept: Path,
+        timed: bool = True,
     ) -> dict[str, Any]:
         """The outcome of a trial; on a processor in a process of its own, on a GPU here, where the memory is."""
         if device.type != "cpu":
-            return try_backends(system, loaded_network(system, weights), device, names)
+            return try_backends(system, loaded_network(system, weights), device, names, timed=timed)
         others = [folder for folder in kept.parent.parent.glob("*") if folder != kept.parent]
         kept.parent.mkdir(parents=True, exist_ok=True)
-        found = run_apart(system, weights, names, kept)
+        found = run_apart(system, weights, names, kept, timed)
         for folder in others:
             shutil.rmtree(folder, ignore_errors=True)
         return found
@@ -116,10 +128,10 @@ def site_of(system: System, device: torch.device) -> Site:
     return Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))
 
 
-def _converted(kept: Path) -> Forward:
+def _converted(kept: Path, name: str) -> Forward:
     from msklabel.predict.on_openvino import compile_model
 
-    return compile_model(converted_file(kept))
+    return compile_model(converted_file(kept), OPENVINO_PRECISIONS[name])
 
 
 def _key(system: System, site: Site) -> str:
@@ -131,7 +143,8 @@ def _key(system: System, site: Site) -> str:
         "classes": system.classes,
         "device": f"{site.device.type} {machine or platform.machine()}",
         "threads": torch.get_num_threads(),
-        "libraries": [torch.__version__, _version(CONVERTED)],
+        "backends": candidates(site.device),
+        "libraries": [torch.__version__, _version(CONVERTED[0])],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{system.name} {system.profile} {digest}"

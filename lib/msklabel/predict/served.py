@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -55,7 +55,7 @@ class ServedModel:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.select = select or Selection()
         self._lock = threading.Lock()
-        self._loaded: dict[str, tuple[str, Engine]] = {}
+        self._loaded: dict[str, _Loaded] = {}
 
     @property
     def version(self) -> str | None:
@@ -70,16 +70,16 @@ class ServedModel:
             UserError: If the scan does not fit the system, or the version's weights do not.
         """
         with self._lock:
-            name, engine = self._engine("")
-            result = engine(scan)
+            loaded = self._engine("")
+            name, result = loaded.version, loaded.segment(scan)
             if not self.system.variants:
                 return name, result
             percent = muscle_fat_fraction_percent(self.system, scan, result.labels.array)
             fitting = fitting_variant(self.system, percent)
             served = bool(fitting) and self.versions.serving(self.system.name, fitting) is not None
             if served:
-                variant_name, engine = self._engine(fitting)
-                name, result = f"{variant_name} ({fitting})", engine(scan)
+                loaded = self._engine(fitting)
+                name, result = f"{loaded.version} ({fitting})", loaded.segment(scan)
             return name, replace(result, facts=self._facts(scan, result, percent, "" if served else fitting))
 
     def apply(self, work: Callable[[Engine], Result]) -> Result:
@@ -89,7 +89,7 @@ class ServedModel:
             Conflict: If no version is in service yet.
         """
         with self._lock:
-            return work(self._engine("")[1])
+            return work(self._engine("").engine)
 
     def _facts(self, scan: Scan, result: Segmentation, percent: float, missing: str) -> dict[str, Any]:
         """The fat fraction that decided, and what speaks against the model that was taken."""
@@ -105,22 +105,36 @@ class ServedModel:
         known = None if math.isnan(percent) else round(percent, 1)
         return {**result.facts, "fat_fraction_percent": known, "warnings": warnings}
 
-    def _engine(self, variant: str) -> tuple[str, Engine]:
+    def _engine(self, variant: str) -> _Loaded:
         name = self.versions.serving(self.system.name, variant)
         if name is None:
             first = f"start from {self.system.name}_threshold and " if self.system.thresholds else ""
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
-        if variant not in self._loaded or self._loaded[variant][0] != name:
+        if variant not in self._loaded or self._loaded[variant].version != name:
             self._loaded.pop(variant, None)  # two versions at once would need twice the memory
             return_freed_memory()
             device = torch.device(self.device)
             members = self.versions.weights(self.system, name)
-            forwards: list[Forward] = []
+            forwards: dict[int, tuple[str, Forward]] = {}
             while members:
-                weights = members.pop(0)
-                forwards.append(
-                    self.select(self.system, weights, device, f"{variant or 'first'}/{name}", len(forwards))
-                )
-            self._loaded[variant] = name, Engine(self.system, [], device, forwards)
+                weights, number = members.pop(0), len(forwards)
+                forwards[number] = self.select(self.system, weights, device, f"{variant or 'first'}/{name}", number)
+            backends, run = zip(*forwards.values(), strict=True)
+            backend = ", ".join(sorted(set(backends)))
+            self._loaded[variant] = _Loaded(name, Engine(self.system, [], device, run), backend)
             return_freed_memory()
         return self._loaded[variant]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A version, ready to run, and what runs it."""
+
+    version: str
+    engine: Engine
+    backend: str
+
+    def segment(self, scan: Scan) -> Segmentation:
+        """Segment a scan, and say what ran the network."""
+        result = self.engine(scan)
+        return replace(result, facts={**result.facts, "backend": self.backend})

@@ -18,60 +18,90 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msklabel.networks import Weights, loaded_network
-from msklabel.predict.backends import BACKENDS, Forward, Site
+from msklabel.predict.backends import BACKENDS, OPENVINO_PRECISIONS, Forward, Site
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
-_LEAST_EQUAL = 0.999  # share of voxels whose label is that of PyTorch as it is
+_BACKEND = "backend"  # file beside a converted network, with the name of what runs it
+_TIE = 0.01  # probabilities of two classes that are nearer to each other are for rounding to decide
+_MOST_OTHER = 0.001  # share of voxels that may have another label than PyTorch as it is, ties aside
 _ADVANTAGE = 0.9  # share of the time so far that another backend must come below
+_ADVANTAGE_IN_HALF = 0.7  # the same of one in half precision
 
 
 def try_backends(
-    system: System, network: nn.Module, device: torch.device, names: Sequence[str], kept: Path | None = None
+    system: System,
+    network: nn.Module,
+    device: torch.device,
+    names: Sequence[str],
+    kept: Path | None = None,
+    timed: bool = True,
 ) -> dict[str, Any]:
-    """Time backends on one window.
+    """Find the fastest backend on one window, of noise: labels are nowhere less certain.
 
     Args:
         system: The system.
         network: Its network with weights.
         device: Where.
-        names: Backends beside PyTorch as it is.
+        names: Backends beside PyTorch as it is, the most precise first.
         kept: Folder to keep the converted network in, if OpenVINO is among them and labels alike.
+        timed: Otherwise the first one whose labels agree.
 
     Returns:
-        ``backend``, the fastest whose labels agree, and ``seconds`` of each that could run.
+        ``backend``, and of each whose labels agree the ``seconds`` and the share of voxels with ``other_labels``.
     """
     window = torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions])
     site = Site(device, window)
     window = torch.rand(window.shape, generator=torch.Generator().manual_seed(0)).to(device)
     plain = BACKENDS["eager"](network, site)
-    seconds, expected = _timed(plain, window)
-    found: dict[str, Any] = {"backend": "eager", "seconds": {"eager": seconds}}
+    seconds, expected = _run(plain, window, timed)
+    found: dict[str, Any] = {"backend": "eager", "seconds": {"eager": seconds}, "other_labels": {}}
     for name in names:
         try:
             forward = _built(name, network, site, kept)
-            taken, scores = _timed(forward, window)
+            taken, scores = _run(forward, window, timed)
         except (RuntimeError, ImportError, ValueError) as error:
             logger.warning("backend %s cannot run the network of %s: %s", name, system.name, error)
             continue
-        equal = float((scores.argmax(1) == expected.argmax(1)).float().mean())
-        if equal < _LEAST_EQUAL:
-            logger.warning("backend %s gives %.2f %% of voxels another label; not used", name, 100 * (1 - equal))
+        other, certain = other_labels(expected, scores)
+        if certain > _MOST_OTHER:
+            logger.warning("backend %s gives %.2f %% of voxels another label; not used", name, 100 * other)
             continue
         found["seconds"][name] = taken
-        if taken < _ADVANTAGE * found["seconds"][found["backend"]]:
+        found["other_labels"][name] = round(other, 6)
+        in_half = OPENVINO_PRECISIONS.get(name, "f32") != "f32"
+        advantage = _ADVANTAGE_IN_HALF if in_half else _ADVANTAGE
+        if not timed:
+            return {**found, "backend": name}
+        if taken < advantage * found["seconds"][found["backend"]]:
             found["backend"] = name
     return found
 
 
-def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path) -> dict[str, Any]:
+def other_labels(expected: torch.Tensor, scores: torch.Tensor) -> tuple[float, float]:
+    """Shares of voxels that get another label: all, and those for which the two classes were no tie.
+
+    Args:
+        expected: Scores (B, classes, *space) of PyTorch as it is.
+        scores: The same of another backend; where they are no numbers, the label is another.
+    """
+    probability = expected.softmax(1)
+    ours, theirs = (given.argmax(1, keepdim=True) for given in (expected, scores))
+    wrong = ~scores.isfinite().all(1, keepdim=True)
+    other = (ours != theirs) | wrong
+    lead = probability.gather(1, ours) - probability.gather(1, theirs)
+    return float(other.float().mean()), float((other & ((lead > _TIE) | wrong)).float().mean())
+
+
+def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path, timed: bool = True) -> dict[str, Any]:
     """The same on this machine's processor, in a process of its own; one that breaks leaves PyTorch as it is.
 
     Args:
         system: The system.
         weights: Of its network.
         names: Backends to try.
-        kept: Folder that holds the converted network afterwards, if that is the fastest; its parent is there.
+        kept: Folder that holds the converted network afterwards, if it is used; its parent is there.
+        timed: As of :func:`try_backends`.
     """
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=kept.parent) as folder:
         save_file(weights, Path(folder) / "weights.safetensors")
@@ -79,6 +109,7 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
             "system": system.model_dump(mode="json", exclude_unset=True),
             "names": list(names),
             "threads": torch.get_num_threads(),
+            "timed": timed,
         }
         command = [sys.executable, "-m", __name__, folder]
         done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
@@ -87,10 +118,20 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
             return {"backend": "eager", "seconds": {}}
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         made = Path(folder) / "converted"
-        if found["backend"] == "openvino":
+        if found["backend"] in OPENVINO_PRECISIONS:
             shutil.rmtree(kept, ignore_errors=True)
+            (made / _BACKEND).write_text(found["backend"], encoding="utf-8")
             made.rename(kept)
     return found
+
+
+def kept_backend(kept: Path) -> str | None:
+    """What runs the converted network in the folder; None without one."""
+    try:
+        name = (kept / _BACKEND).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return name if name in OPENVINO_PRECISIONS else None
 
 
 def converted_file(kept: Path) -> Path:
@@ -104,22 +145,26 @@ def main() -> None:
     torch.set_num_threads(request["threads"])
     system = System.model_validate(request["system"])
     network = loaded_network(system, load_file(folder / "weights.safetensors"))
-    print(json.dumps(try_backends(system, network, torch.device("cpu"), request["names"], folder / "converted")))
+    kept, cpu = folder / "converted", torch.device("cpu")
+    print(json.dumps(try_backends(system, network, cpu, request["names"], kept, request["timed"])))
 
 
 def _built(name: str, network: nn.Module, site: Site, kept: Path | None) -> Forward:
-    if name != "openvino" or kept is None:
+    if name not in OPENVINO_PRECISIONS or kept is None:
         return BACKENDS[name](network, site)
     from msklabel.predict.on_openvino import compile_model, convert, save
 
-    save(convert(network, site.window), converted_file(kept))
-    return compile_model(converted_file(kept))
+    if not converted_file(kept).exists():
+        save(convert(network, site.window), converted_file(kept))
+    return compile_model(converted_file(kept), OPENVINO_PRECISIONS[name])
 
 
-def _timed(forward: Forward, window: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Seconds for a window, after a first one, and its scores."""
+def _run(forward: Forward, window: torch.Tensor, timed: bool) -> tuple[float | None, torch.Tensor]:
+    """Seconds for a window, after a first one, if they are asked for, and its scores."""
     with torch.inference_mode():
         scores = forward(window)
+        if not timed:
+            return None, scores
         _wait_for(window.device)
         started = time.perf_counter()
         forward(window)
