@@ -9,8 +9,8 @@ trained version. The peer knows one channel, no sides, no variants and no mirror
 intensities that a system takes from the scan itself are told to the peer, which does not look for the body.
 Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
 Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
-The ideal time is the network's floating-point operations at the rate of this machine's matrix products, for each side in
-the precision that it computes in.
+The ideal time is the network's floating-point operations at the rate of this machine's matrix products, for each side
+in the precision that it computes in.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for side in sides:
             arguments = [*sys.argv[1:], "--scan", str(scan), "--worker", side, "--folder", str(folder)]
             env = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+            if side == "stock":  # large pages are our choice, of which importing our package must not let it profit
+                env["THP_MEM_ALLOC_ENABLE"] = "0"
             done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env, check=True)
             runs[side].append(json.loads(done.stdout.splitlines()[-1]))
             run = runs[side][-1]
