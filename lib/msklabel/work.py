@@ -112,7 +112,9 @@ class Work:
         """All scoring methods."""
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         wait = waiter(self.options.state / PRECEDENCE)
-        return {"dice": DiceScoring(), "summary": SummaryScoring(self.choosers, self.versions, device, wait)}
+        select = Selection(self.options.state, self.options.backend)
+        summary = SummaryScoring(self.choosers, self.versions, device, wait, select)
+        return {"dice": DiceScoring(), "summary": summary}
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train one system on the submitted labels.

@@ -1,5 +1,6 @@
 """Whatever runs a network, the labels are those of PyTorch as it is; the fastest is remembered."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from test_preprocess import make_system
 from torch import nn
 
 from msklabel.catalogue import load_catalogue
+from msklabel.choose.members import Embedding
 from msklabel.errors import UserError
 from msklabel.networks import build_network, weights_of
 from msklabel.predict import on_openvino, selection, trial
@@ -36,6 +38,62 @@ def test_a_backend_scores_as_pytorch_does(name: str, backend: str) -> None:
         first, again = forward(windows), forward(windows.flip(0))
     torch.testing.assert_close(first, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(again.flip(0), expected, atol=1e-3, rtol=1e-3)
+
+
+@functools.cache
+def converted(name: str):
+    """A network with fresh weights, and the same for OpenVINO."""
+    torch.manual_seed(0)
+    network = build_network(SYSTEMS[name]).eval()
+    return network, on_openvino.convert(network, site_of(name).window)
+
+
+def capable(precision: str) -> bool:
+    import openvino
+
+    return on_openvino._CAPABILITIES[precision] in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_half_precision_differs_by_rounding(name: str, precision: str) -> None:
+    network, model = converted(name)
+    window = torch.rand(site_of(name).window.shape)
+    if not capable(precision):
+        with pytest.raises(ValueError, match=f"does not compute in {precision}"):
+            on_openvino.compile_model(model, precision)
+        return
+    with torch.inference_mode():
+        expected = network(window).softmax(1)
+        found = on_openvino.compile_model(model, precision)(window).softmax(1)
+    assert float((found - expected).abs().mean()) < {"f16": 0.002, "bf16": 0.02}[precision]
+
+
+@pytest.mark.skipif(not capable("f16"), reason="the processor does not compute in f16")
+@pytest.mark.parametrize("loudness", [1e4, 1e6])
+def test_a_window_beyond_half_precision_runs_in_single(loudness: float, caplog: pytest.LogCaptureFixture) -> None:
+    network, model = converted("hip_radiograph")  # with instance norms
+    window = torch.rand(site_of("hip_radiograph").window.shape) * loudness
+    window[..., ::2] *= -1
+    forward = on_openvino.compile_model(model, "f16")
+    with torch.inference_mode():
+        torch.testing.assert_close(forward(window), network(window), atol=1e-2, rtol=1e-2)
+    assert "runs in f32" in caplog.text
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_openvino_tells_the_deepest_features(name: str) -> None:
+    network, model = converted(name)
+    windows = torch.rand((2, *site_of(name).window.shape[1:]))
+    forward = on_openvino.compile_model(model)
+    with torch.inference_mode():
+        with Embedding(network) as expected:
+            network(windows)
+        with Embedding(forward) as found:
+            forward(windows)
+        forward(windows)  # nobody looks
+    torch.testing.assert_close(found.vector, expected.vector, atol=1e-4, rtol=1e-3)
+    assert not network._forward_hooks
 
 
 def test_openvino_is_installed() -> None:

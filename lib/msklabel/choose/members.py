@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from msklabel.networks import bottleneck_of
+from msklabel.networks import bottleneck_of, pooled_features
 from msklabel.pipeline.preprocess import Prepared
 from msklabel.pipeline.sides import Sides
+from msklabel.predict.backends import TellsFeatures
 
 
 def mirrored(prepared: Prepared, axis: int) -> Prepared:
@@ -50,29 +51,34 @@ class Embedding:
     """Collects the mean of a network's deepest features while it predicts; a context manager.
 
     Args:
-        network: Built by the registry.
+        source: Built by the registry, or what runs it, where that tells its features.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._module = bottleneck_of(network)
+    def __init__(self, source: nn.Module | TellsFeatures) -> None:
+        self._source = source
         self._sum: torch.Tensor | None = None
         self._windows = 0
 
     def __enter__(self) -> Embedding:
-        self._handle = self._module.register_forward_hook(self._see)
+        if isinstance(self._source, nn.Module):
+            module = bottleneck_of(self._source)
+            self._handle = module.register_forward_hook(lambda _, given, output: self._add(pooled_features(output)))
+        else:
+            self._source.features = lambda features: self._add(features[None])
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._handle.remove()
+        if isinstance(self._source, nn.Module):
+            self._handle.remove()
+        else:
+            self._source.features = None
 
     @property
     def vector(self) -> torch.Tensor:
         """Mean over windows and places, shape (F,), float32; empty if no window came."""
         return torch.zeros(0) if self._sum is None else (self._sum / self._windows).cpu()
 
-    def _see(self, module: nn.Module, given: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-        features = output[0] if isinstance(output, tuple) else output
-        places = [1] if features.ndim == 3 else list(range(2, features.ndim))  # a transformer's tokens, or space
-        total = features.float().mean(places).sum(0)
+    def _add(self, features: torch.Tensor) -> None:
+        total = features.sum(0)
         self._sum = total if self._sum is None else self._sum + total
         self._windows += len(features)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from msklabel.choose.chooser import Chooser, Wanted, whole
 from msklabel.choose.image_features import image_features
@@ -21,7 +22,9 @@ from msklabel.imaging.scan import Scan
 from msklabel.networks import Weights, loaded_network
 from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.pipeline.preprocess import Preprocess
+from msklabel.predict.backends import TellsFeatures
 from msklabel.predict.engine import Engine
+from msklabel.predict.selection import Selection, version_key
 from msklabel.predict.source import read_for
 from msklabel.system import System
 
@@ -50,14 +53,23 @@ class Rescore:
         versions: Versions of models.
         device: Where to predict.
         wait: Called before each scan and between windows; returns when others, who come first, are done.
+        select: Builds what runs a network on a processor; PyTorch as it is by default.
     """
 
-    def __init__(self, chooser: Chooser, versions: WeightStore, device: str = "cpu", wait: Wait = lambda: None) -> None:
+    def __init__(
+        self,
+        chooser: Chooser,
+        versions: WeightStore,
+        device: str = "cpu",
+        wait: Wait = lambda: None,
+        select: Selection | None = None,
+    ) -> None:
         self.chooser = chooser
         self.store = chooser.store
         self.versions = versions
         self.device = device
         self.wait = wait
+        self.select = select or Selection()
 
     def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Score what is not up to date.
@@ -81,8 +93,10 @@ class Rescore:
 
     def _system(self, name: str, serving: str | None, limit: int) -> dict[str, Any]:
         system = self.store.systems[name]
-        judge = self._judge(system, serving)
         due = self.due(name, serving)
+        if not due[:limit]:
+            return {"version": serving, "scored": 0, "failed": 0, "left": len(due)}
+        judge = self._judge(system, serving)
         read = one_ahead(lambda image_id: self._read(system, image_id), due[:limit])
         started, failed = time.monotonic(), 0
         for done, (image_id, scan) in enumerate(zip(due[:limit], read, strict=True), 1):
@@ -130,15 +144,26 @@ class Rescore:
                 return image_features(preprocess(scan)).tobytes(), {}
 
             return describe
-        networks = [loaded_network(system, weights) for weights in self.versions.weights(system, serving)]
         earlier = [loaded_network(system, weights) for weights in self._earlier(system, serving)]
-        summarise = Summarise(Engine(system, networks, self.device), serving, earlier)
+        summarise = Summarise(self._engine(system, serving), serving, earlier)
 
         def judge(scan: Scan) -> tuple[bytes, dict[str, float]]:
             _, summary = summarise(scan, lambda done, windows: self.wait())
             return to_bytes(summary), summary.values
 
         return judge
+
+    def _engine(self, system: System, serving: str) -> Engine:
+        """With what runs networks fastest, where that tells their features, and no dropout is asked for."""
+        members, device = self.versions.weights(system, serving), torch.device(self.device)
+        if device.type == "cpu" and not system.choose.dropout_passes:
+            selected = [
+                self.select(system, weights, device, version_key(serving), number)[1]
+                for number, weights in enumerate(members)
+            ]
+            if isinstance(selected[0], TellsFeatures):
+                return Engine(system, [], device, selected)
+        return Engine(system, [loaded_network(system, weights) for weights in members], device)
 
     def _earlier(self, system: System, serving: str) -> Sequence[Weights]:
         """The first members of the versions before the one in service, the latest first, as far as they fit."""

@@ -13,6 +13,7 @@ from msklabel.choose.reduce import Reducer, Sums
 from msklabel.choose.summary import Slices, Summary, entry_step, pooled
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.preprocess import Prepared
+from msklabel.predict.backends import TellsFeatures
 from msklabel.predict.engine import Engine, Segmentation, Watch
 from msklabel.predict.progress import Progress
 from msklabel.system import ConfigError, System
@@ -24,7 +25,7 @@ class Summarise:
     Members are the engine's networks (folds), what the system's ``choose`` section adds, and earlier versions.
 
     Args:
-        engine: Predicts.
+        engine: Predicts; its first member is a network, or tells its features.
         model_version: Name of the version that the engine holds.
         earlier: Networks of earlier versions, at most as many as the system asks for are used.
 
@@ -36,15 +37,18 @@ class Summarise:
         self.engine = engine
         self.model_version = model_version
         wanted = engine.system.choose
-        self._first = Engine(engine.system, engine.networks[0], engine.device)
+        first = engine.networks[0] if engine.networks else engine.forwards[0]
+        assert isinstance(first, nn.Module | TellsFeatures)
+        self._features_of = first
         self._others = [Engine(engine.system, network, engine.device) for network in earlier[: wanted.earlier_versions]]
         self.members = (
-            *(f"network {number}" for number in range(len(engine.networks))),
-            *(f"flip {axis}" for axis in wanted.flip_axes for _ in engine.networks),
+            *(f"network {number}" for number in range(len(engine.forwards))),
+            *(f"flip {axis}" for axis in wanted.flip_axes for _ in engine.forwards),
             *(f"dropout {number}" for number in range(wanted.dropout_passes)),
             *(f"earlier {number}" for number in range(len(self._others))),
         )
         if wanted.dropout_passes:
+            self._first = Engine(engine.system, engine.networks[0], engine.device)
             try:
                 with dropout_on(engine.networks[0], 0):
                     pass
@@ -68,7 +72,7 @@ class Summarise:
             seen[:] = [prepared]
             reducer.add(scores)
 
-        with Embedding(self.engine.networks[0]) as embedding:
+        with Embedding(self._features_of) as embedding:
             segmentation = self.engine(scan, progress, watch)
         prepared = seen[0]
         self._ask_others(prepared, reducer.add, progress)

@@ -21,6 +21,7 @@ from msklabel.store.datastore import MskDatastore
 
 if TYPE_CHECKING:
     from msklabel.choose.rescore import WeightStore
+    from msklabel.predict.selection import Selection
 
 DEFAULT = "auto"
 _DESCRIPTIONS = {
@@ -161,6 +162,7 @@ class SummaryScoring(ScoringMethod):
         versions: Versions of models.
         device: Where to predict.
         wait: See :class:`msklabel.choose.rescore.Rescore`.
+        select: See there.
     """
 
     def __init__(
@@ -169,12 +171,14 @@ class SummaryScoring(ScoringMethod):
         versions: WeightStore,
         device: str = "cpu",
         wait: Callable[[], None] = lambda: None,
+        select: Selection | None = None,
     ) -> None:
         super().__init__("Uncertainty, predicted Dice, volumes and embedding of each scan by the version in service")
         self.choosers = choosers
         self.versions = versions
         self.device = device
         self.wait = wait
+        self.select = select
 
     def config(self) -> dict[str, Any]:
         """Options: ``systems``, comma-separated (all); ``limit``, the most scans, 0 for all; ``images_only``."""
@@ -195,4 +199,5 @@ class SummaryScoring(ScoringMethod):
         from msklabel.choose.rescore import Rescore  # networks take seconds to load, and choosing needs none
 
         options = {key: value for key, value in request.items() if key != "limit" or value not in (0, "0")}
-        return Rescore(self.choosers(datastore.store), self.versions, self.device, self.wait)(options)
+        rescore = Rescore(self.choosers(datastore.store), self.versions, self.device, self.wait, self.select)
+        return rescore(options)

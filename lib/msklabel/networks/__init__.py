@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from msklabel.networks.contract import Input, bottleneck_of
+from msklabel.networks.contract import Input, bottleneck_of, pooled_features
 from msklabel.networks.dense_unet import build_dense_unet
 from msklabel.networks.monai_networks import build_unetr, build_vnet
 from msklabel.networks.plain_unet import build_plain_unet
@@ -35,6 +35,7 @@ __all__ = [
     "build_network",
     "load_weights",
     "loaded_network",
+    "pooled_features",
     "weights_of",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 
@@ -48,3 +49,10 @@ def with_bottleneck(network: nn.Module, name: str) -> nn.Module:
 def bottleneck_of(network: nn.Module) -> nn.Module:
     """The submodule that gives the deepest features; every builder of the registry declares one."""
     return network.get_submodule(vars(network)["bottleneck"])
+
+
+def pooled_features(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Mean over places of what the bottleneck gives, (B, F) in float32."""
+    features = output[0] if isinstance(output, tuple) else output
+    places = [1] if features.ndim == 3 else list(range(2, features.ndim))  # a transformer's tokens, or space
+    return features.float().mean(places)

@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +19,20 @@ from msklabel.errors import UserError
 
 # Maps windows (B, C, *space) on its device to class scores (B, classes, *space) there.
 Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@runtime_checkable
+class TellsFeatures(Protocol):
+    """What runs a network and also tells its deepest features.
+
+    Attributes:
+        features: Called for each window with their mean over space, (F,), where it is set.
+    """
+
+    features: Callable[[torch.Tensor], None] | None
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Class scores (B, classes, *space) of windows (B, C, *space)."""
 
 
 @dataclass(frozen=True)

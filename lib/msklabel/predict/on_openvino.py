@@ -6,7 +6,10 @@ Its package for usage statistics (openvino-telemetry) is not installed with ours
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import openvino as ov
@@ -14,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from msklabel.predict.backends import Forward
+from msklabel.networks import bottleneck_of, pooled_features
 
+logger = logging.getLogger(__name__)
 _POOLED = 16  # voxels along an axis that are averaged first, at most
 _SHRINK = 2.0**-4  # squares of what lies 4000 from its mean stay within the range of f16
 _CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
@@ -40,7 +44,8 @@ class PooledInstanceNorm(nn.Module):
         off = x - _mean(x)
         variance = _mean((off * _SHRINK) ** 2) / _SHRINK**2
         along_channels = (1, -1, *[1] * (x.ndim - 2))
-        factor = torch.rsqrt(variance + self.eps)
+        # Beyond the range of half precision the scores are to be no numbers, so that it shows.
+        factor = torch.where(variance < torch.inf, torch.rsqrt(variance + self.eps), torch.nan)
         if self.weight is None:
             return off * factor
         return off * (factor * self.weight.view(along_channels)) + self.bias.view(along_channels)
@@ -53,15 +58,30 @@ def _mean(x: torch.Tensor) -> torch.Tensor:
     return pool(x, block, block).mean(dim=list(range(2, x.ndim)), keepdim=True)
 
 
+class _Converted(nn.Module):
+    """A network as it is brought to OpenVINO: with exact norms, and with its deepest features beside the scores."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        for name, norm in list(self.network.named_modules(remove_duplicate=False)):
+            if isinstance(norm, _INSTANCE_NORMS) and not norm.track_running_stats:
+                self.network.set_submodule(name, PooledInstanceNorm(norm))
+        self._seen: list[torch.Tensor] = []
+        bottleneck_of(self.network).register_forward_hook(lambda module, given, output: self._seen.append(output))
+
+    def forward(self, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Class scores (B, classes, *space) and features (B, F)."""
+        scores = self.network(window)
+        return scores, pooled_features(self._seen.pop())
+
+
 def convert(network: nn.Module, window: torch.Tensor) -> ov.Model:
-    """Bring a network to OpenVINO, for single windows of one shape."""
-    network = copy.deepcopy(network).cpu().eval()
-    for name, norm in list(network.named_modules(remove_duplicate=False)):
-        if isinstance(norm, _INSTANCE_NORMS) and not norm.track_running_stats:
-            network.set_submodule(name, PooledInstanceNorm(norm))
+    """Bring a network of the registry to OpenVINO, for single windows of one shape."""
+    converted = _Converted(network).cpu().eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = torch.export.export(network, (window,))
+        exported = torch.export.export(converted, (window,))
         model = ov.convert_model(exported, input=[list(window.shape)])
     model.reshape(list(window.shape))
     return model
@@ -73,7 +93,7 @@ def save(model: ov.Model, file: Path) -> None:
     ov.save_model(model, file, compress_to_fp16=False)
 
 
-def compile_model(model: ov.Model | Path, precision: str = "f32") -> Forward:
+def compile_model(model: ov.Model | Path, precision: str = "f32") -> OpenVinoForward:
     """Make a converted network ready to run, on as many threads as PyTorch would take.
 
     Args:
@@ -86,33 +106,57 @@ def compile_model(model: ov.Model | Path, precision: str = "f32") -> Forward:
     core = ov.Core()
     if _CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError(f"the processor does not compute in {precision}")
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
-        "INFERENCE_PRECISION_HINT": precision,
-    }
     model = core.read_model(model) if isinstance(model, Path) else model.clone()
     steps = ov.preprocess.PrePostProcessor(model)
-    steps.output().model().set_layout(ov.Layout("NC..."))
-    steps.output().tensor().set_layout(ov.Layout("N...C"))  # as they lie inside: saves a pass over them
-    return _OpenVino(core.compile_model(steps.build(), "CPU", settings))
+    steps.output(0).model().set_layout(ov.Layout("NC..."))
+    steps.output(0).tensor().set_layout(ov.Layout("N...C"))  # as they lie inside: saves a pass over them
+    return OpenVinoForward(steps.build(), precision)
 
 
-class _OpenVino:
-    """Runs windows one after the other: more at once would take more memory and no less time."""
+class OpenVinoForward:
+    """Runs windows one after the other: more at once would take more memory and no less time.
+
+    A window that is beyond the range of half precision runs in single precision.
+
+    Attributes:
+        features: Called for each window with the mean of the network's deepest features, (F,), where it is set.
+    """
 
     windows_at_once = 1
 
-    def __init__(self, compiled: ov.CompiledModel) -> None:
-        self._request = compiled.create_infer_request()
-        self._shape = tuple(compiled.output(0).shape)[1:]
+    def __init__(self, model: ov.Model, precision: str) -> None:
+        self.features: Callable[[torch.Tensor], None] | None = None
+        self._model = model
+        self._precision = precision
+        self._request = self._compiled(precision).create_infer_request()
+        self._shape = tuple(model.output(0).shape)[1:]
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Class scores (B, classes, *space) of windows (B, C, *space)."""
         scores = torch.empty((len(windows), *self._shape))  # (B, *space, classes)
         for given, found in zip(windows.contiguous().split(1), scores.split(1), strict=True):
-            self._request.set_input_tensor(ov.Tensor(given.numpy(), shared_memory=True))
-            self._request.set_output_tensor(ov.Tensor(found.numpy(), shared_memory=True))
-            self._request.infer()
+            self._run(self._request, given, found)
+            if self._precision != "f32" and not found.sum().isfinite():
+                logger.warning("a window is beyond the range of %s and runs in f32", self._precision)
+                self._run(self._precise, given, found)
         return scores.movedim(-1, 1)
+
+    def _run(self, request: ov.InferRequest, given: torch.Tensor, found: torch.Tensor) -> None:
+        request.set_input_tensor(ov.Tensor(given.numpy(), shared_memory=True))
+        request.set_output_tensor(0, ov.Tensor(found.numpy(), shared_memory=True))
+        request.infer()
+        if self.features:
+            self.features(torch.from_numpy(request.get_output_tensor(1).data[0].copy()))
+
+    @cached_property
+    def _precise(self) -> ov.InferRequest:
+        return self._compiled("f32").create_infer_request()
+
+    def _compiled(self, precision: str) -> ov.CompiledModel:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        return ov.Core().compile_model(self._model, "CPU", settings)

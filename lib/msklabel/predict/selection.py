@@ -123,6 +123,11 @@ class Selection:
             replace_text(self.folder / _FILE, json.dumps(known, indent=1) + "\n")
 
 
+def version_key(version: str, variant: str = "") -> str:
+    """Name of a version's weights among those of a system."""
+    return f"{variant or 'first'}/{version}"
+
+
 def site_of(system: System, device: torch.device) -> Site:
     """Where a system's network runs."""
     return Site(device, torch.zeros(1, len(system.channels), *system.patch_voxels[: system.dimensions]))

@@ -18,7 +18,7 @@ from msklabel.networks import Weights
 from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
-from msklabel.predict.selection import Selection
+from msklabel.predict.selection import Selection, version_key
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class ServedModel:
             forwards: dict[int, tuple[str, Forward]] = {}
             while members:
                 weights, number = members.pop(0), len(forwards)
-                forwards[number] = self.select(self.system, weights, device, f"{variant or 'first'}/{name}", number)
+                forwards[number] = self.select(self.system, weights, device, version_key(name, variant), number)
             backends, run = zip(*forwards.values(), strict=True)
             backend = ", ".join(sorted(set(backends)))
             self._loaded[variant] = _Loaded(name, Engine(self.system, [], device, run), backend)

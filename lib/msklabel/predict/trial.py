@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -121,9 +122,10 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         made = Path(folder) / "converted"
         if found["backend"] in OPENVINO_PRECISIONS:
-            shutil.rmtree(kept, ignore_errors=True)
             (made / _BACKEND).write_text(found["backend"], encoding="utf-8")
-            made.rename(kept)
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the server and a scoring may convert the same version at once
+                made.rename(kept)
     return found
 
 
