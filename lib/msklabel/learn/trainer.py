@@ -24,7 +24,7 @@ from msklabel.learn.optimise import build_optimizer, finetune_schedule, recipe_s
 from msklabel.learn.samples import Batch, Samples
 from msklabel.memory import keep_freed_memory, much_memory_left
 from msklabel.networks import Weights, build_network, load_weights, weights_of
-from msklabel.predict.backends import half_type
+from msklabel.predict.backends import mixed_type
 from msklabel.predict.engine import Engine, dice
 from msklabel.system import System
 
@@ -115,8 +115,8 @@ class Trainer:
         self.network = build_network(system).to(self.device)
         if initial is not None:
             load_weights(self.network, initial)
-        self.dtype = half_type(self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.mixed = mixed_type(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed == torch.float16)
         self.state = _State()
         self.best = weights_of(self.network)
         self.average: MovingAverage | None = None
@@ -240,15 +240,27 @@ class Trainer:
             image, labels, known = (
                 x[piece].to(self.device, non_blocking=True) for x in (batch.image, batch.labels, batch.known)
             )
-            with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
-                loss = loss_function(self.network(image), labels, known) * (len(image) / len(batch.image))
+            with self._in_mixed_precision():
+                scores = self.network(image)
+            scores = [level.float() for level in scores] if isinstance(scores, list) else scores.float()
+            loss = loss_function(scores, labels, known) * (len(image) / len(batch.image))
             self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
 
+    def _in_mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.mixed, enabled=self.mixed is not None)
+
     def _validate(self, cases: Sequence[PreparedCase]) -> tuple[float, float]:
         """Mean Dice over labels and mean cross-entropy, on the working grid."""
-        engine = Engine(self.system, self.average.network if self.average else self.network, self.device)
+        network = self.average.network if self.average else self.network
+
+        def forward(windows: torch.Tensor) -> torch.Tensor:
+            with self._in_mixed_precision():
+                scores: torch.Tensor = network(windows)
+            return scores
+
+        engine = Engine(self.system, network, self.device, [forward])
         rows, losses = [], []
         for case in cases:
             scores = engine.scores(case.prepared)

@@ -136,6 +136,13 @@ def half_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def mixed_type(device: torch.device) -> torch.dtype | None:
+    """What a training multiplies in, where the device has units for it: on a processor AMX for bfloat16; else None."""
+    if device.type == "cuda":
+        return half_type(device)
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None
+
+
 def _autocast(network: Forward, device: torch.device) -> Forward:
     half = half_type(device)
 
