@@ -11,11 +11,15 @@ from torch import nn
 
 from msklabel.catalogue import load_catalogue
 from msklabel.choose.members import Embedding
+from msklabel.choose.summarise import Summarise
 from msklabel.errors import UserError
+from msklabel.imaging import Scan
 from msklabel.networks import build_network, weights_of
 from msklabel.predict import on_openvino, selection, trial
 from msklabel.predict.backends import BACKENDS, Site, candidates, eager
+from msklabel.predict.engine import Engine
 from msklabel.predict.selection import Selection
+from msklabel_phantoms.write import generate
 
 CPU = torch.device("cpu")
 SYSTEMS = load_catalogue(profile="demo")
@@ -94,6 +98,19 @@ def test_openvino_tells_the_deepest_features(name: str) -> None:
         forward(windows)  # nobody looks
     torch.testing.assert_close(found.vector, expected.vector, atol=1e-4, rtol=1e-3)
     assert not network._forward_hooks
+
+
+def test_a_scan_is_summarised_alike_on_openvino() -> None:
+    system = SYSTEMS["hip_tissue_ct"]
+    network, model = converted(system.name)
+    phantom = generate(system.name, 3, 0, (96, 72, 4), (4.0, 4.0, 6.0))
+    scan = Scan(phantom.image, phantom.affine, {key: str(value) for key, value in phantom.facts.items()})
+    labels, expected = Summarise(Engine(system, network), "v")(scan)
+    again, found = Summarise(Engine(system, [], CPU, [on_openvino.compile_model(model)]), "v")(scan)
+    assert (again.labels.array == labels.labels.array).mean() > 0.9999
+    assert found.values == pytest.approx(expected.values, rel=1e-3)
+    assert found.embedding == pytest.approx(expected.embedding, rel=1e-2, abs=1e-4)
+    assert found.members == expected.members
 
 
 def test_openvino_is_installed() -> None:

@@ -43,10 +43,14 @@ RECIPE = {
 }
 
 
-def test_training_learns_and_the_best_weights_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [None, torch.bfloat16])
+def test_training_learns_and_the_best_weights_come_back(mixed: torch.dtype | None, tmp_path: Path) -> None:
     system = make_system(train=RECIPE)
     reports = []
-    weights = Trainer(system, tmp_path)([make_case(0), make_case(1)], [make_case(2)], reports.append)
+    trainer = Trainer(system, tmp_path)
+    trainer.mixed = mixed  # whatever this processor has units for
+    weights = trainer([make_case(0), make_case(1)], [make_case(2)], reports.append)
+    assert {tensor.dtype for tensor in weights.values()} <= {torch.float32, torch.int64}
     assert [report.epoch for report in reports] == list(range(1, 41))
     assert reports[-1].loss < reports[0].loss
     network = build_network(system)
