@@ -150,6 +150,7 @@ class Train(Section):
         plateau_epochs: With ``plateau``: epochs without a better validation loss before the rate is halved.
         stop_epochs: Stop after so many epochs without a better validation loss; left out: never.
         folds: Cross-validation folds, split by patient.
+        mixed_precision: Multiply in half precision where the device has units for it; otherwise all is in float32.
         finetune: What differs when a trained model learns from further labels.
     """
 
@@ -167,6 +168,7 @@ class Train(Section):
     crops_per_scan: PositiveInt | None = None
     foreground_fraction: Fraction = 0
     deep_supervision: bool = False
+    mixed_precision: bool = True
     augment: Augment = Augment()
     finetune: Finetune = Finetune()
 

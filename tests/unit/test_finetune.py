@@ -113,7 +113,8 @@ class Crowded(nn.Module):
 
 
 def test_a_full_gpu_gets_smaller_pieces_and_the_same_gradients(tmp_path: Path) -> None:
-    system = make_system(**PLAIN, train={**RECIPE, "batch": 4, "optimizer": "sgd", "learning_rate": 0.1})
+    recipe = {**RECIPE, "batch": 4, "optimizer": "sgd", "learning_rate": 0.1, "mixed_precision": False}
+    system = make_system(**PLAIN, train=recipe)
     roomy, tight = (Trainer(system, tmp_path / name, epochs=1, seed=3) for name in ("roomy", "tight"))
     tight.network = Crowded(tight.network, room=1)
     expected, got = roomy([make_case(0)]), tight([make_case(0)])
@@ -126,7 +127,8 @@ def test_a_full_gpu_gets_smaller_pieces_and_the_same_gradients(tmp_path: Path) -
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    system = make_system(**PLAIN, train={**RECIPE, "batch": 2, "optimizer": "sgd", "learning_rate": 0.1})
+    recipe = {**RECIPE, "batch": 2, "optimizer": "sgd", "learning_rate": 0.1, "mixed_precision": False}
+    system = make_system(**PLAIN, train=recipe)
     cases, seen = [make_case(0), make_case(1)], []
     alone = Trainer(system, tmp_path / "alone", epochs=2, seed=3, device="cpu")(cases)
     weights, took = train_together(system, tmp_path / "both", ("cpu", "cpu"), (cases, [], []), None, 2, 3, seen.append)

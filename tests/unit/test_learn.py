@@ -48,6 +48,7 @@ def test_training_learns_and_the_best_weights_come_back(mixed: torch.dtype | Non
     system = make_system(train=RECIPE)
     reports = []
     trainer = Trainer(system, tmp_path)
+    assert Trainer(make_system(train={**RECIPE, "mixed_precision": False}), tmp_path).mixed is None
     trainer.mixed = mixed  # whatever this processor has units for
     weights = trainer([make_case(0), make_case(1)], [make_case(2)], reports.append)
     assert {tensor.dtype for tensor in weights.values()} <= {torch.float32, torch.int64}

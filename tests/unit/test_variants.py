@@ -135,7 +135,8 @@ def test_the_answer_says_what_was_measured_and_warns(
     versions.publish("toy", versions.add(system, [weights_of(build_network(system))], {}).name)
     model = ServedModel(system, versions, "cpu")
     _, clear = model(thigh(10, 0.7))
-    assert clear.facts == {"fat_fraction_percent": pytest.approx(10, abs=1), "warnings": []}
+    percent = pytest.approx(10, abs=1)
+    assert clear.facts == {"fat_fraction_percent": percent, "warnings": [], "backend": "eager"}
     _, doubted = model(thigh(88, 0.97))
     assert len(doubted.facts["warnings"]) == 1
     assert "as bright as fat" in caplog.text

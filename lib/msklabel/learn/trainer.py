@@ -115,7 +115,7 @@ class Trainer:
         self.network = build_network(system).to(self.device)
         if initial is not None:
             load_weights(self.network, initial)
-        self.mixed = mixed_type(self.device)
+        self.mixed = mixed_type(self.device) if system.train.mixed_precision else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed == torch.float16)
         self.state = _State()
         self.best = weights_of(self.network)
