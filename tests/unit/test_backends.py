@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 
 from msklabel.catalogue import load_catalogue
 from msklabel.choose.members import Embedding
+from msklabel.choose.rescore import Rescore
 from msklabel.choose.summarise import Summarise
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.networks import build_network, weights_of
+from msklabel.networks.contract import with_bottleneck
 from msklabel.predict import on_openvino, selection, trial
 from msklabel.predict.backends import BACKENDS, Site, candidates, eager
 from msklabel.predict.engine import Engine
@@ -64,7 +67,7 @@ def test_half_precision_differs_by_rounding(name: str, precision: str) -> None:
     network, model = converted(name)
     window = torch.rand(site_of(name).window.shape)
     if not capable(precision):
-        with pytest.raises(ValueError, match=f"does not compute in {precision}"):
+        with pytest.raises(UserError, match=f"does not compute in {precision}"):
             on_openvino.compile_model(model, precision)
         return
     with torch.inference_mode():
@@ -98,6 +101,53 @@ def test_openvino_tells_the_deepest_features(name: str) -> None:
         forward(windows)  # nobody looks
     torch.testing.assert_close(found.vector, expected.vector, atol=1e-4, rtol=1e-3)
     assert not network._forward_hooks
+
+
+def test_means_over_many_voxels_are_exact() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.InstanceNorm3d(4, affine=True), nn.Conv3d(4, 2, 1)).eval()
+    with_bottleneck(network, "1")
+    window = torch.rand(1, 1, 192, 192, 96) + 3
+    forward = on_openvino.compile_model(on_openvino.convert(network, window))
+    with torch.inference_mode():
+        expected = network.double()(window.double()).float()
+        torch.testing.assert_close(forward(window), expected, atol=1e-4, rtol=0)
+
+
+def test_a_version_whose_labels_differ_stays_on_pytorch_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_QUICK_VOXELS", 0)
+    system = SYSTEMS["hip_tissue_ct"]
+    weights = weights_of(build_network(system))
+    known = {selection._key(system, site_of(system.name)): {"backend": "openvino"}}
+    monkeypatch.setattr(Selection, "_remembered", lambda self: known)
+    trials = []
+
+    def refused(command: list[str], **_: object) -> SimpleNamespace:
+        trials.append(command)
+        return SimpleNamespace(returncode=0, stdout=json.dumps({"backend": "eager", "seconds": {}}))
+
+    monkeypatch.setattr(trial.subprocess, "run", refused)
+    for _ in range(2):
+        assert Selection(tmp_path)(system, weights, CPU, "first/0001", 0)[0] == "eager"
+    assert len(trials) == 1
+
+
+def test_scans_are_scored_on_what_runs_the_network() -> None:
+    system = SYSTEMS["hip_tissue_ct"]
+    network, model = converted(system.name)
+    versions = SimpleNamespace(weights=lambda system, name: [weights_of(network)] * 2)
+
+    def select(backend: str) -> Engine:
+        forward = on_openvino.compile_model(model) if backend == "openvino" else eager(network, site_of(system.name))
+        rescore = Rescore(SimpleNamespace(store=None), versions, select=lambda *_: (backend, forward))
+        return rescore._engine(system, "0001")
+
+    assert not select("openvino").networks and len(select("openvino").forwards) == 2
+    assert len(select("eager").networks) == 2
+    system = system.model_copy(update={"choose": system.choose.model_copy(update={"dropout_passes": 1})})
+    assert len(select("openvino").networks) == 2
 
 
 def test_a_scan_is_summarised_alike_on_openvino() -> None:

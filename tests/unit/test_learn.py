@@ -50,7 +50,11 @@ def test_training_learns_and_the_best_weights_come_back(mixed: torch.dtype | Non
     trainer = Trainer(system, tmp_path)
     assert Trainer(make_system(train={**RECIPE, "mixed_precision": False}), tmp_path).mixed is None
     trainer.mixed = mixed  # whatever this processor has units for
+    multiplied = set()
+    first = next(module for module in trainer.network.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, given, output: multiplied.add(output.dtype))
     weights = trainer([make_case(0), make_case(1)], [make_case(2)], reports.append)
+    assert multiplied == {mixed or torch.float32}
     assert {tensor.dtype for tensor in weights.values()} <= {torch.float32, torch.int64}
     assert [report.epoch for report in reports] == list(range(1, 41))
     assert reports[-1].loss < reports[0].loss

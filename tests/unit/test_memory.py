@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from msklabel.memory import much_memory_left
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+_THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_LARGE_PAGES = _THP.read_text(encoding="utf-8") if _THP.exists() else ""
 _FAULTS = """
 import resource, torch
 from msklabel.memory import keep_freed_memory, return_freed_memory
@@ -42,17 +45,25 @@ print(full - psutil.Process().memory_info().rss)
 """
 
 
-def printed(code: str) -> list[int]:
-    env = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # large pages are few, and so are the faults to count
+def printed(code: str, large_pages: bool = False) -> list[int]:
+    # Large pages are few, and so are the faults to count.
+    env = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+    env |= {} if large_pages else {"THP_MEM_ALLOC_ENABLE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, env=env
     )
     return [int(number) for number in done.stdout.split()]
 
 
+@pytest.mark.skipif("[always]" in _LARGE_PAGES, reason="large pages are too few to count")
 def test_kept_memory_is_not_fetched_from_the_system_again() -> None:
     kept, returned = printed(_FAULTS)
     assert kept < 1000 < 16384 < returned
+
+
+@pytest.mark.skipif("[madvise]" not in _LARGE_PAGES, reason="the system gives large pages to all or to none")
+def test_large_tensors_lie_on_large_pages() -> None:
+    assert printed("import msklabel\n" + _FAULTS, large_pages=True)[1] < 16384 < printed(_FAULTS)[1]
 
 
 def test_what_was_freed_is_given_back() -> None:

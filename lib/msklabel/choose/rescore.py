@@ -157,12 +157,12 @@ class Rescore:
         """With what runs networks fastest, where that tells their features, and no dropout is asked for."""
         members, device = self.versions.weights(system, serving), torch.device(self.device)
         if device.type == "cpu" and not system.choose.dropout_passes:
-            selected = [
-                self.select(system, weights, device, version_key(serving), number)[1]
-                for number, weights in enumerate(members)
-            ]
-            if isinstance(selected[0], TellsFeatures):
-                return Engine(system, [], device, selected)
+            key = version_key(serving)
+            first = self.select(system, members[0], device, key, 0)[1]
+            if isinstance(first, TellsFeatures):
+                others = [self.select(system, weights, device, key, n)[1] for n, weights in enumerate(members[1:], 1)]
+                return Engine(system, [], device, [first, *others])
+            del first  # the same network comes anew, with its features
         return Engine(system, [loaded_network(system, weights) for weights in members], device)
 
     def _earlier(self, system: System, serving: str) -> Sequence[Weights]:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from msklabel.errors import UserError
 from msklabel.networks import bottleneck_of, pooled_features
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,7 @@ _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 class PooledInstanceNorm(nn.Module):
     """Instance norm whose means are taken in two steps, of small blocks and of these.
 
-    OpenVINO adds up all voxels of a channel one after the other: of six million, in single precision, the mean is off
-    by a thousandth, and it takes as long as all convolutions together.
+    OpenVINO adds up all voxels of a channel one after the other, which for millions of them is slow and inexact.
     """
 
     def __init__(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
@@ -101,11 +101,11 @@ def compile_model(model: ov.Model | Path, precision: str = "f32") -> OpenVinoFor
         precision: f32, or f16 or bf16 for processors with units for them; sums stay in single precision.
 
     Raises:
-        ValueError: If the processor has no units for the precision, and would only imitate it.
+        UserError: If the processor has no units for the precision, and would only imitate it.
     """
     core = ov.Core()
     if _CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ValueError(f"the processor does not compute in {precision}")
+        raise UserError(f"this machine's processor does not compute in {precision}; use another backend")
     model = core.read_model(model) if isinstance(model, Path) else model.clone()
     steps = ov.preprocess.PrePostProcessor(model)
     steps.output(0).model().set_layout(ov.Layout("NC..."))

@@ -67,9 +67,10 @@ class Selection:
         key = _key(system, site)
         known = self._remembered().get(key, {}).get("backend")
         kept = self._place(system, version, member)
-        if known in CONVERTED and (name := kept_backend(kept)):
-            return name, _converted(kept, name)
-        if known is None:
+        chosen = kept_backend(kept) if known in CONVERTED else None
+        if chosen:
+            known = chosen
+        elif known is None:
             names = [name for name in candidates(device) if name != PLAIN]
             found = self._tried(system, weights, device, names, kept)
             self._remember(key, found)

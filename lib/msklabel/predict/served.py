@@ -115,11 +115,11 @@ class ServedModel:
             return_freed_memory()
             device = torch.device(self.device)
             members = self.versions.weights(self.system, name)
-            forwards: dict[int, tuple[str, Forward]] = {}
+            chosen: list[tuple[str, Forward]] = []
+            key = version_key(name, variant)
             while members:
-                weights, number = members.pop(0), len(forwards)
-                forwards[number] = self.select(self.system, weights, device, version_key(name, variant), number)
-            backends, run = zip(*forwards.values(), strict=True)
+                chosen.append(self.select(self.system, members.pop(0), device, key, len(chosen)))
+            backends, run = zip(*chosen, strict=True)
             backend = ", ".join(sorted(set(backends)))
             self._loaded[variant] = _Loaded(name, Engine(self.system, [], device, run), backend)
             return_freed_memory()

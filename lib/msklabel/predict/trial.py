@@ -23,7 +23,7 @@ from msklabel.predict.backends import BACKENDS, OPENVINO_PRECISIONS, Forward, Si
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
-_BACKEND = "backend"  # file beside a converted network, with the name of what runs it
+_BACKEND = "backend"  # file with the name of what runs a network, beside the converted one
 _TIE = 0.01  # probabilities of two classes that are nearer to each other are for rounding to decide
 _MOST_OTHER = 0.001  # share of voxels that may have another label than PyTorch as it is, ties aside
 _ADVANTAGE = 0.9  # share of the time so far that another backend must come below
@@ -40,7 +40,7 @@ def try_backends(
     kept: Path | None = None,
     timed: bool = True,
 ) -> dict[str, Any]:
-    """Find the fastest backend on one window, of noise: labels are nowhere less certain.
+    """Find the fastest backend on one window, of noise, on which rounding shows more than on a scan.
 
     Args:
         system: The system.
@@ -72,10 +72,10 @@ def try_backends(
             continue
         found["seconds"][name] = taken
         found["other_labels"][name] = round(other, 6)
-        in_half = OPENVINO_PRECISIONS.get(name, "f32") != "f32"
-        advantage = _ADVANTAGE_IN_HALF if in_half else _ADVANTAGE
         if not timed:
             return {**found, "backend": name}
+        in_half = OPENVINO_PRECISIONS.get(name, "f32") != "f32"
+        advantage = _ADVANTAGE_IN_HALF if in_half else _ADVANTAGE
         if taken < advantage * found["seconds"][found["backend"]]:
             found["backend"] = name
     return found
@@ -103,9 +103,10 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
         system: The system.
         weights: Of its network.
         names: Backends to try.
-        kept: Folder that holds the converted network afterwards, if it is used; its parent is there.
+        kept: Folder that holds the outcome afterwards, and the converted network if it is used; its parent is there.
         timed: As of :func:`try_backends`.
     """
+    before = kept_backend(kept)
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=kept.parent) as folder:
         save_file(weights, Path(folder) / "weights.safetensors")
         request = {
@@ -121,21 +122,25 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
             return {"backend": "eager", "seconds": {}}
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         made = Path(folder) / "converted"
-        if found["backend"] in OPENVINO_PRECISIONS:
-            (made / _BACKEND).write_text(found["backend"], encoding="utf-8")
+        if found["backend"] not in OPENVINO_PRECISIONS:  # remembered, too, so that it is not tried at every start
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+        (made / _BACKEND).write_text(found["backend"], encoding="utf-8")
+        # The server and a scoring may try the same version at once; what the other has made stays, as it may be read.
+        if before or kept_backend(kept) is None:
             shutil.rmtree(kept, ignore_errors=True)
-            with contextlib.suppress(OSError):  # the server and a scoring may convert the same version at once
+            with contextlib.suppress(OSError):
                 made.rename(kept)
-    return found
+    return {**found, "backend": kept_backend(kept) or found["backend"]}
 
 
 def kept_backend(kept: Path) -> str | None:
-    """What runs the converted network in the folder; None without one."""
+    """What a trial chose for the network of the folder; None before one."""
     try:
         name = (kept / _BACKEND).read_text(encoding="utf-8")
     except OSError:
         return None
-    return name if name in OPENVINO_PRECISIONS else None
+    return name if name in BACKENDS else None
 
 
 def converted_file(kept: Path) -> Path:
