@@ -114,6 +114,15 @@ def test_means_over_many_voxels_are_exact() -> None:
         torch.testing.assert_close(forward(window), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("convolution", [nn.Conv2d(3, 5, (8, 4), (8, 4)), nn.Conv3d(1, 6, 8, 8, bias=False)])
+def test_convolutions_of_blocks_are_products_of_matrices(convolution: nn.Conv2d | nn.Conv3d) -> None:
+    window = torch.rand(2, convolution.in_channels, *[16] * (convolution.weight.ndim - 2))
+    converted = on_openvino.BlockConvolution(convolution)
+    torch.testing.assert_close(converted(window), convolution(window), atol=1e-5, rtol=0)
+    assert on_openvino._of_blocks(convolution)
+    assert not on_openvino._of_blocks(nn.Conv2d(1, 2, 8, 4)) and not on_openvino._of_blocks(nn.Conv3d(4, 8, 2, 2))
+
+
 def test_a_version_whose_labels_differ_stays_on_pytorch_and_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,10 +21,11 @@ def postprocess(labels: NDArray[np.uint8], system: System, plane: int | None = N
     Returns:
         A new label map; holes are filled only where there was background.
     """
-    cleaned = labels.copy()
+    cleaned = labels.copy(order="K")
     sides = [cleaned] if plane is None else [cleaned[:plane], cleaned[plane:]]
+    wanted = system.postprocess.largest_component or system.postprocess.fill_holes
     for side in sides:
-        if side.size:
+        if wanted and side.size:
             _clean(side, system)
     return cleaned
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from msklabel.errors import UserError
 from msklabel.imaging.scan import Scan
@@ -149,13 +148,14 @@ def _middle_mm(scan: Scan, grid: Grid) -> float:
 
 def _body(foreground: NDArray[np.bool_], system: System, step_mm: tuple[float, ...]) -> tuple[slice, slice, slice]:
     """Bounding box of the foreground, with a margin."""
-    found = ndimage.find_objects(foreground.astype(np.uint8))
-    if not found:
+    along_z, along_x = foreground.any(axis=2), foreground.any(axis=0)
+    found = [np.flatnonzero(any_) for any_ in (along_z.any(axis=1), along_z.any(axis=0), along_x.any(axis=0))]
+    if not len(found[0]):
         raise UserError(f"{system.name}: nothing but air or noise in this scan; is it {' or '.join(system.modality)}?")
     margins = [int(np.ceil(_MARGIN_MM / step)) for step in step_mm]
     x, y, z = (
-        slice(max(0, part.start - margin), min(n, part.stop + margin))
-        for part, margin, n in zip(found[0], margins, foreground.shape, strict=True)
+        slice(max(0, int(places[0]) - margin), min(n, int(places[-1]) + 1 + margin))
+        for places, margin, n in zip(found, margins, foreground.shape, strict=True)
     )
     return x, y, z
 

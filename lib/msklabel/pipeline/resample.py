@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_SLICES_AT_ONCE = 16
+_SLICES_AT_ONCE = 8
 
 
 def resampled_shape(
@@ -81,7 +81,7 @@ def resample_scan(array: NDArray, shape: tuple[int, int, int], device: torch.dev
     flat = torch.empty((len(array), shape[0], shape[1], array.shape[3]), device=device)
     for start in range(0, array.shape[3], _SLICES_AT_ONCE):
         part = array[..., start : start + _SLICES_AT_ONCE]
-        voxels = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
+        voxels = torch.from_numpy(np.array(part, dtype=np.float32, order="K"))  # in the order they lie in: quicker
         flat[..., start : start + part.shape[3]] = apply_weights(voxels.to(device), (x, y, None))
     return apply_weights(flat, (None, None, z)).cpu()
 

@@ -69,9 +69,9 @@ class Restorer:
         for part in scores.split(_SLICES_AT_ONCE, dim=-1):
             rows = part.permute(3, 1, 2, 0).contiguous()
             if self._matrices is None:
-                self._maps |= enumerate(rows.argmax(-1).to(torch.uint8).cpu().numpy(), self._seen)
+                self._maps |= enumerate(_best(rows).numpy(), self._seen)
             for slice_rows in rows.flatten(1, 2):
-                self._rows[self._seen] = slice_rows.clone()
+                self._rows[self._seen] = slice_rows
                 self._seen += 1
             self._restore_ready()
 
@@ -110,9 +110,9 @@ class Restorer:
         near = [self._maps[place] for place, _ in used]
         low = _over_taps(np.minimum, reduce(np.minimum, near), self._x, self._y)
         high = _over_taps(np.maximum, reduce(np.maximum, near), self._x, self._y)
-        border = np.flatnonzero(low != high)
-        if len(border):
-            low.reshape(-1)[border] = _highest(self._between(used), near[0].shape[1], border, self._x, self._y)
+        border = low != high
+        if border.any():
+            low[border] = _highest(self._between(used), near[0].shape[1], border, self._x, self._y)
         self._place(self._z.start + number, low[None])
 
     def _between(self, used: list[tuple[int, float]]) -> torch.Tensor:
@@ -160,24 +160,31 @@ def _over_taps(choice: Choice, labels: NDArray[np.uint8], x: Taps, y: Taps) -> N
     return labels
 
 
-def _highest(rows: torch.Tensor, width: int, border: NDArray[np.intp], x: Taps, y: Taps) -> NDArray[np.uint8]:
+def _highest(rows: torch.Tensor, width: int, border: NDArray[np.bool_], x: Taps, y: Taps) -> NDArray[np.uint8]:
     """Class with the highest interpolated score of some native voxels of a slice.
 
     Args:
         rows: Shape (X * Y, classes), scores of the slice in working voxels.
         width: Working voxels along Y.
-        border: The native voxels, counted row by row.
+        border: Shape (native X, native Y), which voxels.
         x: Along X.
         y: Along Y.
+
+    Returns:
+        One class for each of them, row by row.
     """
-    at_x, at_y = np.divmod(border, len(y.index))
-    index = x.index[at_x][:, :, None] * width + y.index[at_y][:, None, :]
-    weight = x.weight[at_x][:, :, None] * y.weight[at_y][:, None, :]
+    at_x, at_y = torch.from_numpy(border).nonzero(as_tuple=True)
+    index_x, index_y = (torch.from_numpy(index.astype(np.int32)) for index in (x.index * width, y.index))
+    weight_x, weight_y = torch.from_numpy(x.weight), torch.from_numpy(y.weight)
     interpolated = functional.embedding_bag(
-        torch.from_numpy(index.reshape(len(border), -1)).to(rows.device),
+        (index_x[at_x][:, :, None] + index_y[at_y][:, None]).flatten(1),
         rows,
-        per_sample_weights=torch.from_numpy(weight.reshape(len(border), -1)).to(rows),
+        per_sample_weights=(weight_x[at_x][:, :, None] * weight_y[at_y][:, None]).flatten(1),
         mode="sum",
     )
-    labels: NDArray[np.uint8] = interpolated.argmax(1).to(torch.uint8).cpu().numpy()
-    return labels
+    return _best(interpolated).numpy()
+
+
+def _best(scores: torch.Tensor) -> torch.Tensor:
+    """Index of the highest score (..., classes), uint8; ``argmax`` takes half as long again on a processor."""
+    return scores.max(-1).indices.to(torch.uint8)

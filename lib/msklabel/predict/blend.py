@@ -54,7 +54,10 @@ class Blender:
             count = min(_SLICES_AT_ONCE, self._held - start, min(before, self._depth) - self._first)
             total, norm = self._total[..., start : start + count], self._norm[..., start : start + count]
             unseen = norm == 0
-            scores = total / torch.where(unseen, 1, norm)
+            classes, width, height, _ = total.shape
+            # Slice after slice, as they are restored.
+            scores = torch.empty((count, width, height, classes), device=total.device).permute(3, 1, 2, 0)
+            torch.div(total, torch.where(unseen, 1, norm), out=scores)
             scores[0].masked_fill_(unseen, 1)
             total.zero_()
             norm.zero_()

@@ -22,6 +22,7 @@ from msklabel.networks import bottleneck_of, pooled_features
 
 logger = logging.getLogger(__name__)
 _POOLED = 16  # voxels along an axis that are averaged first, at most
+_BLOCK_VOXELS = 8  # of a kernel along an axis, at least, that is worth a product of matrices
 _SHRINK = 2.0**-4  # squares of what lies 4000 from its mean stay within the range of f16
 _CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -58,15 +59,52 @@ def _mean(x: torch.Tensor) -> torch.Tensor:
     return pool(x, block, block).mean(dim=list(range(2, x.ndim)), keepdim=True)
 
 
+class BlockConvolution(nn.Module):
+    """Convolution of blocks that do not overlap, each with its own product of matrices.
+
+    OpenVINO's convolutions take few input channels for few products, however large the kernel is.
+    """
+
+    def __init__(self, convolution: nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.block = convolution.kernel_size
+        self.weight = nn.Parameter(convolution.weight.flatten(1))
+        self.bias = convolution.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, *space) to (B, features, *blocks)."""
+        blocks = [n // size for n, size in zip(x.shape[2:], self.block, strict=True)]
+        apart = x.unflatten(2, (blocks[0], self.block[0]))
+        for axis in range(1, len(blocks)):
+            apart = apart.unflatten(2 * axis + 2, (blocks[axis], self.block[axis]))
+        places, within = range(2, apart.ndim, 2), range(3, apart.ndim, 2)
+        columns = apart.permute(0, *places, 1, *within).flatten(len(blocks) + 1)
+        return functional.linear(columns, self.weight, self.bias).movedim(-1, 1)
+
+
+def _of_blocks(module: nn.Module) -> bool:
+    """Whether a module is a convolution of large blocks, side by side and without padding."""
+    return (
+        isinstance(module, nn.Conv2d | nn.Conv3d)
+        and module.kernel_size == module.stride
+        and module.kernel_size[0] >= _BLOCK_VOXELS
+        and not any(module.padding)
+        and not any(step > 1 for step in module.dilation)
+        and module.groups == 1
+    )
+
+
 class _Converted(nn.Module):
-    """A network as it is brought to OpenVINO: with exact norms, and with its deepest features beside the scores."""
+    """A network as it is brought to OpenVINO: norms and convolutions that suit it, and its deepest features, too."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        for name, norm in list(self.network.named_modules(remove_duplicate=False)):
-            if isinstance(norm, _INSTANCE_NORMS) and not norm.track_running_stats:
-                self.network.set_submodule(name, PooledInstanceNorm(norm))
+        for name, module in list(self.network.named_modules(remove_duplicate=False)):
+            if isinstance(module, _INSTANCE_NORMS) and not module.track_running_stats:
+                self.network.set_submodule(name, PooledInstanceNorm(module))
+            elif _of_blocks(module):
+                self.network.set_submodule(name, BlockConvolution(module))
         self._seen: list[torch.Tensor] = []
         bottleneck_of(self.network).register_forward_hook(lambda module, given, output: self._seen.append(output))
 
