@@ -41,9 +41,14 @@ def linear_weights(size_in: int, size_out: int, start: int = 0, stop: int | None
     """
     scale = size_in / size_out
     centres = (np.arange(start, size_out if stop is None else stop) + 0.5) * scale - 0.5
-    distance = np.abs(np.clip(centres, 0, size_in - 1)[:, None] - np.arange(size_in))
-    weights = np.maximum(0, 1 - distance / max(scale, 1.0))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    centres, reach = np.clip(centres, 0, size_in - 1)[:, None], max(scale, 1.0)
+    index = np.ceil(centres - reach).astype(np.intp) + np.arange(int(2 * reach) + 1)
+    inside = (index >= 0) & (index < size_in)
+    weights = np.where(inside, np.maximum(0, 1 - np.abs(centres - index) / reach), 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((len(index), size_in), np.float32)
+    matrix[np.nonzero(inside)[0], index[inside]] = weights[inside]
+    return matrix
 
 
 def nearest_index(size_in: int, size_out: int) -> NDArray[np.intp]:
