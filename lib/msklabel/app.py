@@ -114,6 +114,20 @@ class MskLabelApp(Work, MONAILabelApp):
         found = task.ready({**request, "image": self.datastore().get_image_uri(image)})
         return {"file": found[0], "params": found[1]} if found else None
 
+    def behind(self) -> list[str]:
+        """Models whose version in service is still to be loaded."""
+        return [name for name, task in self._infers.items() if isinstance(task, ModelTask) and task.model.behind]
+
+    def load(self, model: str) -> None:
+        """Load the version of a model that is in service.
+
+        Raises:
+            UserError: If there is none, or its weights do not fit.
+        """
+        task = self._infers.get(model)
+        if isinstance(task, ModelTask):
+            task.model.load()
+
     def likely_next(self, request: Mapping[str, Any], most: int) -> list[tuple[str, str]]:
         """Models and scans of which a segmentation is likely wanted soon.
 

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,7 @@ def in_a_folder(
     options: argparse.Namespace,
 ) -> None:
     """Measure in a folder that goes afterwards, print the table, and write JSON where ``options.json`` says."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that the server ends, too
     with tempfile.TemporaryDirectory(prefix="msklabel-bench-", ignore_cleanup_errors=True) as folder:
         figures = measure(Path(folder), options)
     show(figures)

@@ -1,5 +1,6 @@
 // An annotator in OHIF: opens the next scan, stops a segmentation, has it segmented, draws, erases, fills by threshold,
-// submits; then draws two slices of the other scan, and when he is given it again, two more. Says what the screen held.
+// submits; then draws two slices of the other scan, and when he is given it again, two more; and submits from a tab that
+// was open meanwhile. Says what the screen held.
 //   node ohif.mjs '{"playwright": DIR, "chromium": FILE, "url": URL, "user": .., "token": .., "pictures": DIR,
 //                  "drawn": 2, "filled": 5}'
 import fs from 'node:fs';
@@ -83,8 +84,9 @@ const flags = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-ba
 flags.push('--disable-component-update', '--disable-sync');
 flags.push('--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader');
 const browser = await chromium.launch({ executablePath: options.chromium, args: flags, timeout: PATIENCE_MS });
-const page = await browser.newPage({ viewport: { width: 1280, height: 960 } });
-page.setDefaultTimeout(PATIENCE_MS);
+const context = await browser.newContext({ viewport: { width: 1280, height: 960 } });
+context.setDefaultTimeout(PATIENCE_MS);
+const page = await context.newPage();
 const said = { errors: [] };
 page.on('pageerror', error => said.errors.push(error.message));
 const picture = name => page.screenshot({ path: `${options.pictures}/${name}.png` });
@@ -126,6 +128,16 @@ try {
     said.some.push({ image, opened, slices, why, draft: await page.evaluate(onScreen), stored: await submit(page) });
     await picture(`5-some-slices-${times + 1}`);
   }
+  const stale = await context.newPage();
+  stale.on('dialog', dialog => {
+    said.asked = dialog.message();
+    dialog.dismiss();
+  });
+  await stale.goto(page.url());
+  await stale.locator('#msklabel[data-ready]').waitFor();
+  await submit(page);
+  await stale.click('#msk-submit:not([disabled])');
+  await stale.locator('#msk-said', { hasText: 'since it was opened' }).waitFor();
 } catch (error) {
   said.failed = error.message;
   said.panel = await page.locator('#msklabel').innerText().catch(() => 'no panel');

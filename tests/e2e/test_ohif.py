@@ -176,6 +176,11 @@ def test_a_scan_comes_again_until_its_slices_are_drawn(
     assert len(info["annotated"]["slices"]) == 4
 
 
+def test_a_tab_that_was_open_for_long_asks_before_it_overwrites(session: dict[str, Any]) -> None:
+    assert "anna has submitted version" in session["asked"]
+    assert "Store yours as the newest all the same?" in session["asked"]
+
+
 def test_training_starts_by_policy(session: dict[str, Any], hospital: tuple) -> None:
     job = wait_for(lambda: (a := hospital[0].ask("GET", "/train/?check_if_running=true")).ok and a.json(), 60)
     assert job["request"]["model"] == SYSTEM

@@ -14,6 +14,7 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pydicom
+import requests
 import torch
 from live import Site, start, wait_for
 from orthanc import Orthanc, running_orthanc, upload
@@ -58,16 +59,20 @@ class Hospital:
 
     def submit(self, uid: str, system: str, drawn: np.ndarray) -> None:
         """Submit a label, axes (column, row, frame), with its frames in an order that only a viewer could have."""
+        answer = self.submitted(uid, system, drawn)
+        assert answer.status_code == 200, answer.text
+
+    def submitted(self, uid: str, system: str, drawn: np.ndarray, **notes: object) -> requests.Response:
+        """The answer to the same, with more notes."""
         frames = self.shown(uid, system)["frames"]
         order = np.random.default_rng(0).permutation(len(frames))
         pictures = np.concatenate([drawn[..., k].T.reshape(-1) for k in order]).tobytes()
-        answer = self.ours.ask(
+        return self.ours.ask(
             "PUT",
             f"/msk/viewer/label?image={uid}&system={system}",
-            data={"params": json.dumps({"frames": [frames[k] for k in order]})},
+            data={"params": json.dumps({"frames": [frames[k] for k in order], **notes})},
             files={"label": ("label.gz", gzip.compress(pictures))},
         )
-        assert answer.status_code == 200, answer.text
 
     def segmentation(self, uid: str) -> pydicom.Dataset:
         """The segmentation of a series in the PACS, once it is there."""

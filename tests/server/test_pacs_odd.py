@@ -222,6 +222,22 @@ def test_what_is_submitted_on_a_series_comes_back_on_the_same_pixels(site: tuple
     np.testing.assert_array_equal(by_reference(stored, frames_of(folder), scheme), drawn)
 
 
+def test_a_tab_that_was_open_for_long_does_not_overwrite_what_came_since(site: tuple[Hospital, Path]) -> None:
+    running, (shown, _, uid, system) = site[0], opened(site, RIGHT[0])
+    frames = shown.json()["frames"]
+    mine, theirs = (np.full((shown.json()["columns"], shown.json()["rows"], len(frames)), n, np.uint8) for n in (1, 2))
+    began = running.shown(uid, system)["version"] or 0
+    running.submit(uid, system, theirs)
+    newest = running.shown(uid, system)["version"]
+    refused = running.submitted(uid, system, mine, opened=began)
+    assert refused.status_code == 409
+    assert f"has submitted version {newest} of this label since it was opened" in refused.json()["detail"]
+    np.testing.assert_array_equal(pixels(running.shown(uid, system)), theirs)
+    assert running.submitted(uid, system, mine, opened="2").status_code == 400
+    assert running.submitted(uid, system, mine, opened=newest).status_code == 200
+    np.testing.assert_array_equal(pixels(running.shown(uid, system)), mine)
+
+
 def test_what_the_pacs_cannot_hold_is_kept_here_and_says_so(site: tuple[Hospital, Path]) -> None:
     answer, _, uid, system = opened(site, "slicecount")  # its images have no frame of reference
     shown = answer.json()

@@ -78,13 +78,24 @@ def test_a_scans_stamp_changes_with_its_files(tmp_path: Path) -> None:
 class Slowly:
     """Takes ten windows for a scan; ``b`` cannot be segmented."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: tuple[str, ...] = ()) -> None:
         self.started: list[str] = []
         self.done: list[str] = []
-        self.ranked = 0
+        self.asked: list[tuple[dict, int]] = []
+        self.models = list(models)
+        self.loaded: list[str] = []
+
+    def behind(self) -> list[str]:
+        return list(self.models)
+
+    def load(self, model: str) -> None:
+        self.loaded.append(model)
+        if model == "broken":
+            raise UserError("its weights do not fit")
+        self.models.remove(model)
 
     def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:
-        self.ranked += 1
+        self.asked.append((request, most))
         return [("hip", image) for image in ("a", "b", "c")][:most]
 
     def serving(self, model: str) -> str:
@@ -139,8 +150,24 @@ def test_while_somebody_waits_it_does_not_even_look_what_is_next(tmp_path: Path)
     prefetch.start()
     prefetch.asked({"strategy": "first"})
     time.sleep(0.3)
-    assert app.ranked == 0
+    assert app.asked == []
     busy.clear()
     prefetch.asked({"strategy": "first"})
     wait_until(lambda: app.done == ["a", "c"])
     prefetch.close()
+
+
+def test_models_are_loaded_before_anybody_asks(tmp_path: Path) -> None:
+    app, busy = Slowly(("hip", "broken", "thigh")), threading.Event()
+    prefetch = Prefetch(app, Precedence(tmp_path / PRECEDENCE), busy.is_set, 3)
+    busy.set()
+    prefetch.start()
+    time.sleep(0.3)
+    assert app.loaded == []
+    busy.clear()
+    for user in ("anna", "ben"):  # each time it looks again
+        prefetch.asked({"strategy": "first", "client_id": user})
+        wait_until(lambda: app.done == ["a", "c"])
+    prefetch.close()
+    assert app.loaded == ["hip", "broken", "thigh"]
+    assert app.asked.count(({}, 0)) == 1 and app.asked[0] == ({}, 0)

@@ -2,11 +2,15 @@
 
 import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_preprocess import make_system
 from torch import nn
 
@@ -21,6 +25,7 @@ from msklabel.networks.contract import with_bottleneck
 from msklabel.predict import on_openvino, selection, trial
 from msklabel.predict.backends import BACKENDS, Site, candidates, eager
 from msklabel.predict.engine import Engine
+from msklabel.predict.progress import reported
 from msklabel.predict.selection import Selection
 from msklabel_phantoms.write import generate
 
@@ -133,14 +138,38 @@ def test_a_version_whose_labels_differ_stays_on_pytorch_and_is_not_tried_again(
     monkeypatch.setattr(Selection, "_remembered", lambda self: known)
     trials = []
 
-    def refused(command: list[str], **_: object) -> SimpleNamespace:
-        trials.append(command)
-        return SimpleNamespace(returncode=0, stdout=json.dumps({"backend": "eager", "seconds": {}}))
+    def refused(folder: Path, request: str) -> tuple[int, str]:
+        trials.append(request)
+        return 0, json.dumps({"backend": "eager", "seconds": {}})
 
-    monkeypatch.setattr(trial.subprocess, "run", refused)
+    monkeypatch.setattr(trial, "_trial", refused)
     for _ in range(2):
         assert Selection(tmp_path)(system, weights, CPU, "first/0001", 0)[0] == "eager"
     assert len(trials) == 1
+
+
+def test_a_trial_that_is_ended_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_QUICK_VOXELS", 0)
+    system = SYSTEMS["hip_tissue_ct"]
+
+    def end(done: int, of: int) -> None:
+        raise KeyError("enough")
+
+    children = len(psutil.Process().children())
+    with reported(end), pytest.raises(KeyError, match="enough"):
+        Selection(tmp_path)(system, weights_of(build_network(system)), CPU, "first/0001", 0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith(".trial-")]
+    assert len(psutil.Process().children()) == children
+
+
+def test_a_trial_ends_with_who_started_it(tmp_path: Path) -> None:
+    system = SYSTEMS["hip_tissue_ct"]
+    save_file(weights_of(build_network(system)), tmp_path / "weights.safetensors")
+    request = {"system": system.model_dump(mode="json", exclude_unset=True), "names": [], "threads": 1, "timed": True}
+    command = [sys.executable, "-m", trial.__name__, str(tmp_path)]
+    line = json.dumps(request) + "\n"  # after it the end of the pipe
+    done = subprocess.run(command, input=line, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 1 and not done.stdout
 
 
 def test_scans_are_scored_on_what_runs_the_network() -> None:

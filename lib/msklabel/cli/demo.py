@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def demo(
     if summary:
         print(markdown(read_outcomes(out)))
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that the server ends, too
     systems = load_catalogue(names=[] if system == "all" else [system], profile=profile)
     given = _positive_numbers(rounds, "--rounds") if rounds else None
     for chosen in systems.values():

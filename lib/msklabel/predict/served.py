@@ -62,6 +62,22 @@ class ServedModel:
         """Name of the version in service; None while nothing is trained."""
         return self.versions.serving(self.system.name)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the version in service is still to be loaded."""
+        name, loaded = self.version, self._loaded.get("")
+        return name is not None and (loaded is None or loaded.version != name)
+
+    def load(self) -> None:
+        """Get ready for the next scan: find out what runs the network fastest, where nobody has yet, and load it.
+
+        Raises:
+            Conflict: If no version is in service yet.
+            UserError: If its weights do not fit the system.
+        """
+        with self._lock:
+            self._engine("")
+
     def __call__(self, scan: Scan) -> tuple[str, Segmentation]:
         """Segment a scan; returns the version's name too.
 

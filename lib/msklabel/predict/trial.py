@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch import nn
 
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.backends import BACKENDS, OPENVINO_PRECISIONS, Forward, Site
+from msklabel.predict.progress import report
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ _ADVANTAGE = 0.9  # share of the time so far that another backend must come belo
 _ADVANTAGE_IN_HALF = 0.7  # the same of one in half precision
 _RUNS = 4  # that are timed, at most
 _LONG_S = 2.0  # after which one run is as good as several
+_LOOK_S = 0.2  # between two looks whether a trial has ended, or is to end
 
 
 def try_backends(
@@ -78,6 +82,8 @@ def try_backends(
         advantage = _ADVANTAGE_IN_HALF if in_half else _ADVANTAGE
         if taken < advantage * found["seconds"][found["backend"]]:
             found["backend"] = name
+            if in_half:  # another one would have to save as much again
+                break
     return found
 
 
@@ -105,6 +111,9 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
         names: Backends to try.
         kept: Folder that holds the outcome afterwards, and the converted network if it is used; its parent is there.
         timed: As of :func:`try_backends`.
+
+    Raises:
+        Exception: What whoever asked for progress raises, to end it; nothing is kept then.
     """
     before = kept_backend(kept)
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=kept.parent) as folder:
@@ -115,12 +124,11 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
             "threads": torch.get_num_threads(),
             "timed": timed,
         }
-        command = [sys.executable, "-m", __name__, folder]
-        done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            logger.warning("backends could not be tried: the trial ended with %d", done.returncode)
+        code, answer = _trial(Path(folder), json.dumps(request))
+        if code != 0:
+            logger.warning("backends could not be tried: the trial ended with %d", code)
             return {"backend": "eager", "seconds": {}}
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(answer)
         made = Path(folder) / "converted"
         if found["backend"] not in OPENVINO_PRECISIONS:  # remembered, too, so that it is not tried at every start
             shutil.rmtree(made, ignore_errors=True)
@@ -132,6 +140,29 @@ def run_apart(system: System, weights: Weights, names: Sequence[str], kept: Path
             with contextlib.suppress(OSError):
                 made.rename(kept)
     return {**found, "backend": kept_backend(kept) or found["backend"]}
+
+
+def _trial(folder: Path, request: str) -> tuple[int, str]:
+    """Run :func:`main` in a session of its own, which Ctrl-C in the terminal does not reach; exit code and answer."""
+    told = report()
+    command = [sys.executable, "-m", __name__, str(folder)]
+    with (folder / "answer").open("w+", encoding="utf-8") as answer:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=answer, bufsize=0, start_new_session=True) as process:
+            assert process.stdin
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(request.encode() + b"\n")
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_LOOK_S)
+                    if told:
+                        told(0, 1)
+            except BaseException:
+                process.kill()
+                raise
+        answer.seek(0)
+        return process.returncode, next(reversed(answer.read().splitlines()), "")
 
 
 def kept_backend(kept: Path) -> str | None:
@@ -149,13 +180,19 @@ def converted_file(kept: Path) -> Path:
 
 
 def main() -> None:
-    """One trial: the request comes as JSON, the outcome goes out as JSON."""
-    folder, request = Path(sys.argv[1]), json.load(sys.stdin)
+    """One trial: the request comes as a line of JSON, the outcome goes out as another; it ends with who started it."""
+    folder, request = Path(sys.argv[1]), json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_when_orphaned, daemon=True).start()
     torch.set_num_threads(request["threads"])
     system = System.model_validate(request["system"])
     network = loaded_network(system, load_file(folder / "weights.safetensors"))
     kept, cpu = folder / "converted", torch.device("cpu")
     print(json.dumps(try_backends(system, network, cpu, request["names"], kept, request["timed"])))
+
+
+def _end_when_orphaned() -> None:
+    sys.stdin.read()
+    os._exit(1)
 
 
 def _built(name: str, network: nn.Module, site: Site, kept: Path | None) -> Forward:

@@ -1,4 +1,7 @@
-"""Predicts the scans that annotators have or get next, while nobody waits, so that *Segment* answers at once."""
+"""Loads models, and predicts the scans that annotators have or get next, while nobody waits.
+
+So *Segment* answers at once.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ _OF_3D_SLICER = ".nrrd"
 
 
 class _Interrupted(Exception):
-    """Somebody waits for an inference."""
+    """Somebody waits for an inference, or the server ends."""
 
 
 class Prefetch:
-    """A thread that predicts ahead; an inference that somebody asks for ends it between two windows.
+    """A thread that loads models and predicts ahead; an inference that is asked for ends it between two windows.
 
     Args:
         app: Predicts.
@@ -44,7 +47,8 @@ class Prefetch:
         self._lock = threading.Lock()
         self._asked: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._suffix = _OF_3D_SLICER
-        self._failed: set[tuple[str, str, str | None]] = set()
+        self._begun = False
+        self._failed: set[tuple[str, str, str | None]] = set()  # model, scan or nothing, version
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
@@ -89,11 +93,30 @@ class Prefetch:
     def _look(self) -> None:
         with self._lock:
             asked = list(self._asked.values())
+        if not self._begun:
+            self._check()
+            self._app.likely_next({}, 0)  # reads what all scans were found to be, which takes seconds for ten thousand
+            self._begun = True
+        for model in self._app.behind():
+            self._check()
+            self._load(model)
         for request in asked:
             self._check()  # what is next takes time to find out
             for model, image in self._app.likely_next(request, self._scans):
                 self._check()
                 self._predict(model, image)
+
+    def _load(self, model: str) -> None:
+        failed = model, "", self._app.serving(model)
+        if failed in self._failed:
+            return
+        try:
+            with self._precedence.held(), reported(lambda *_: self._check_stop()):
+                self._app.load(model)
+            logger.info("%s: version %s is ready", model, failed[2])
+        except UserError as error:
+            logger.warning("%s: version %s cannot be loaded: %s", model, failed[2], error)
+            self._failed.add(failed)
 
     def _predict(self, model: str, image: str) -> None:
         request = {"model": model, "image": image, "result_extension": self._suffix}
@@ -109,5 +132,10 @@ class Prefetch:
             self._failed.add(failed)
 
     def _check(self) -> None:
-        if self._stop.is_set() or self._waiting():
+        self._check_stop()
+        if self._waiting():
+            raise _Interrupted
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
             raise _Interrupted

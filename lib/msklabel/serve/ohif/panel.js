@@ -275,7 +275,13 @@ class Panel {
       const notes = { model_version: this.scan.from || null };
       const annotated = this.annotated();
       if (annotated) notes.annotated = annotated;
-      const stored = await server.submitLabel(image, this.system, label, notes);
+      const send = extra => server.submitLabel(image, this.system, label, { ...notes, ...extra });
+      const { tag, version } = this.scan.label;
+      const stored = await send({ opened: tag === 'final' ? version : 0 }).catch(error => {
+        const anew = 'Store yours as the newest all the same? If not, reload the page to see the other one.';
+        if (error.status !== 409 || !confirm(`${error.message}. ${anew}`)) throw error;
+        return send();
+      });
       remember('plan', '');
       const fresh = await server.getLabel(image, this.system);
       this.scan.label = { ...fresh, pixels: null };

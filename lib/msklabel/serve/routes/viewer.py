@@ -63,13 +63,18 @@ def get_label(request: Request, ctx: Ctx, user: AsUser, image: str, system: str,
 
 @router.put("/label", summary="Submit a label, frame by frame", openapi_extra=multipart("label"))
 async def put_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, system: str) -> dict[str, Any]:
-    """The form holds ``label``, gzip of 8-bit pixels, and ``params`` with ``frames``, the frame of each picture."""
+    """The form holds ``label``, gzip of 8-bit pixels, and ``params`` with ``frames``, the frame of each picture.
+
+    With ``opened``, the version that the annotator began with or 0, a label is refused where another came since.
+    """
     check_known(system, ctx.app.systems, "system")
     async with receive_form(request, ctx.settings.max_json_bytes) as form:
         params = form.json("params")
         notes = author(user, {key: params[key] for key in _NOTES if params.get(key) is not None} | {"model": system})
         holder = holder_of(request, ctx, user, notes.get("client_id"))
         frames = _named(params.get("frames"))
+        if params.get("opened") is not None:
+            await run_in_threadpool(_check_newest, ctx, image, system, params["opened"])
         answer = await run_in_threadpool(_submit, ctx, image, system, form.needed("label"), frames, notes, holder)
     if ctx.exchange:
         ctx.exchange.soon()
@@ -163,6 +168,21 @@ def _named(frames: Any) -> list[Frame]:
         return [(str(uid), int(number)) for uid, number in frames]
     except (TypeError, ValueError):
         raise UserError("params.frames: expected a list of [SOP Instance UID, number of the frame]") from None
+
+
+def _check_newest(ctx: Context, image: str, system: str, opened: Any) -> None:
+    """Refuse to overwrite what the annotator has not seen.
+
+    Raises:
+        UserError: If ``opened`` is no number.
+        Conflict: If there is a newer version.
+    """
+    if type(opened) is not int:
+        raise UserError("params.opened: expected the number of a version, or 0")
+    newest = ctx.store.store.labels.standing(image, FINAL, system)
+    if newest and newest.id > opened:
+        who = newest.author or "somebody"
+        raise Conflict(f"{who} has submitted version {newest.id} of this label since it was opened here")
 
 
 def _submit(
