@@ -91,7 +91,7 @@ class Slowly:
     def load(self, model: str) -> None:
         self.loaded.append(model)
         if model == "broken":
-            raise UserError("its weights do not fit")
+            raise RuntimeError("out of memory")
         self.models.remove(model)
 
     def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from msklabel.catalogue import load_catalogue
@@ -46,12 +49,29 @@ def infer(
     elif state is None:
         raise UserError("--state: needed for a trained model; the folder is <studies>/.msklabel unless you moved it")
     else:
-        version, result = ServedModel(system, Versions(state / "models"), device, Selection(state, backend))(scan)
+        with _shown_progress():
+            version, result = ServedModel(system, Versions(state / "models"), device, Selection(state, backend))(scan)
     write_labels(output, result.labels, system.labels)
     _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
     for warning in result.facts.get("warnings", ()):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
+
+
+@contextmanager
+def _shown_progress() -> Iterator[None]:
+    """A bar of the windows; before the first one, which on a new machine takes a while, it says so."""
+    from msklabel.predict.progress import reported
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("getting ready", total=None)
+
+        def told(done: int, windows: int) -> None:
+            if done:
+                bar.update(task, description="segmenting", completed=done, total=windows)
+
+        with reported(told):
+            yield
 
 
 def _print_volumes(system: System, labels: Any, title: str) -> None:

@@ -59,7 +59,8 @@ class Blender:
             scores = torch.empty((count, width, height, classes), device=total.device).permute(3, 1, 2, 0)
             torch.div(total, torch.where(unseen, 1, norm), out=scores)
             scores[0].masked_fill_(unseen, 1)
-            total.zero_()
-            norm.zero_()
+            if self._first + self._held < self._depth:
+                total.zero_()
+                norm.zero_()
             self._first += count
             yield scores

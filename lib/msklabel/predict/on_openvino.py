@@ -60,9 +60,9 @@ def _mean(x: torch.Tensor) -> torch.Tensor:
 
 
 class BlockConvolution(nn.Module):
-    """Convolution of blocks that do not overlap, each with its own product of matrices.
+    """Convolution of blocks side by side, as one product of matrices.
 
-    OpenVINO's convolutions take few input channels for few products, however large the kernel is.
+    OpenVINO's own is slow where there are few channels, however large the blocks.
     """
 
     def __init__(self, convolution: nn.Conv2d | nn.Conv3d) -> None:

@@ -114,7 +114,9 @@ class Prefetch:
             with self._precedence.held(), reported(lambda *_: self._check_stop()):
                 self._app.load(model)
             logger.info("%s: version %s is ready", model, failed[2])
-        except UserError as error:
+        except _Interrupted:
+            raise
+        except Exception as error:  # whoever asks for a segmentation is told
             logger.warning("%s: version %s cannot be loaded: %s", model, failed[2], error)
             self._failed.add(failed)
 
