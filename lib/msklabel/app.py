@@ -115,7 +115,7 @@ class MskLabelApp(Work, MONAILabelApp):
         return {"file": found[0], "params": found[1]} if found else None
 
     def behind(self) -> list[str]:
-        """Models whose version in service is still to be loaded."""
+        """Models whose version in service can be loaded ahead."""
         return [name for name, task in self._infers.items() if isinstance(task, ModelTask) and task.model.behind]
 
     def load(self, model: str) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from msklabel.imaging import Scan
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
+from msklabel.predict import served
 from msklabel.predict.served import ServedModel
 
 
@@ -51,3 +52,25 @@ def test_publishing_and_rolling_back_never_fail_a_running_request(
     answers.append(model(scan))
     assert [name for name, _ in answers] == ["0001", "0002", "0001"]
     assert all((result.labels.array == 1).any() for _, result in answers)
+
+
+def test_a_version_is_loaded_ahead_once_and_where_there_is_memory_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, versions, plenty = make_system(), Versions(tmp_path), True
+    model = ServedModel(system, versions, "cpu")
+    monkeypatch.setattr(served, "much_memory_left", lambda: plenty)
+
+    def publish() -> None:
+        versions.publish(system.name, versions.add(system, [weights_of(build_network(system))], {}).name)
+
+    assert not model.behind
+    publish()
+    assert model.behind
+    plenty = False
+    assert not model.behind
+    model.load()
+    publish()
+    assert model.behind, "it takes the place of the other one"
+    model.load()
+    assert not model.behind

@@ -13,7 +13,7 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
-from msklabel.memory import return_freed_memory
+from msklabel.memory import much_memory_left, return_freed_memory
 from msklabel.networks import Weights
 from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
@@ -64,9 +64,9 @@ class ServedModel:
 
     @property
     def behind(self) -> bool:
-        """Whether the version in service is still to be loaded."""
+        """Whether the version in service can be loaded ahead: in place of an older one, or if much memory is left."""
         name, loaded = self.version, self._loaded.get("")
-        return name is not None and (loaded is None or loaded.version != name)
+        return name is not None and (loaded.version != name if loaded else much_memory_left())
 
     def load(self) -> None:
         """Get ready for the next scan: find out what runs the network fastest, where nobody has yet, and load it.
