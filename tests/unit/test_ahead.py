@@ -83,6 +83,7 @@ class Slowly:
         self.done: list[str] = []
         self.asked: list[tuple[dict, int]] = []
         self.models = list(models)
+        self.unreadable = False
         self.loaded: list[str] = []
 
     def behind(self) -> list[str]:
@@ -96,6 +97,8 @@ class Slowly:
 
     def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:
         self.asked.append((request, most))
+        if not most and self.unreadable:
+            raise OSError("the database is locked")
         return [("hip", image) for image in ("a", "b", "c")][:most]
 
     def serving(self, model: str) -> str:
@@ -171,3 +174,15 @@ def test_models_are_loaded_before_anybody_asks(tmp_path: Path) -> None:
     prefetch.close()
     assert app.loaded == ["hip", "broken", "thigh"]
     assert app.asked.count(({}, 0)) == 1 and app.asked[0] == ({}, 0)
+
+
+def test_scores_that_cannot_be_read_ahead_keep_nothing_else_from_it(tmp_path: Path) -> None:
+    app = Slowly(("hip",))
+    app.unreadable = True
+    prefetch = Prefetch(app, Precedence(tmp_path / PRECEDENCE), lambda: False, 3)
+    prefetch.start()
+    wait_until(lambda: app.asked)
+    prefetch.asked({"strategy": "first"})
+    wait_until(lambda: app.loaded == ["hip"] and app.done == ["a", "c"])
+    prefetch.close()
+    assert app.asked.count(({}, 0)) == 1

@@ -124,7 +124,8 @@ def test_convolutions_of_blocks_are_products_of_matrices(convolution: nn.Conv2d 
     window = torch.rand(2, convolution.in_channels, *[16] * (convolution.weight.ndim - 2))
     converted = on_openvino.BlockConvolution(convolution)
     torch.testing.assert_close(converted(window), convolution(window), atol=1e-5, rtol=0)
-    assert on_openvino._of_blocks(convolution)
+    network = with_bottleneck(nn.Sequential(convolution), "0")
+    assert not [m for m in on_openvino._Converted(network).modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     assert not on_openvino._of_blocks(nn.Conv2d(1, 2, 8, 4)) and not on_openvino._of_blocks(nn.Conv3d(4, 8, 2, 2))
 
 
@@ -244,9 +245,10 @@ def test_the_fastest_that_labels_alike_is_taken(monkeypatch: pytest.MonkeyPatch)
     assert trial.try_backends(make_system(), Faked(), CPU, ["wrong"], timed=False)["backend"] == "eager"
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(0.14, "openvino"), (0.13, "openvino_f16")])
+@pytest.mark.parametrize(("seconds", "expected"), [(0.14, "openvino_bf16"), (0.13, "openvino_f16")])
 def test_half_precision_must_save_more(seconds: float, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = {"eager": 0.5, "openvino": 0.2, "openvino_f16": seconds}
+    """And where one is taken, no other is tried."""
+    taken = {"eager": 0.5, "openvino": 0.2, "openvino_f16": seconds, "openvino_bf16": 0.01}
 
     def build(name: str):
         def forward(windows: torch.Tensor) -> torch.Tensor:
@@ -257,7 +259,7 @@ def test_half_precision_must_save_more(seconds: float, expected: str, monkeypatc
 
     monkeypatch.setattr(trial, "BACKENDS", {name: build(name) for name in taken})
     monkeypatch.setattr(trial, "_run", lambda forward, window, timed: (forward.seconds, forward(window)))
-    found = trial.try_backends(make_system(), Faked(), CPU, ["openvino", "openvino_f16"])
+    found = trial.try_backends(make_system(), Faked(), CPU, ["openvino", "openvino_f16", "openvino_bf16"])
     assert found["backend"] == expected
 
 

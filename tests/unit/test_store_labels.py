@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
 
-from msklabel.errors import NotFound
+from msklabel.errors import Conflict, NotFound
 from msklabel.store.datastore import MskDatastore
 
 pytestmark = pytest.mark.usefixtures("any_database")
@@ -159,6 +159,25 @@ def test_threads_share_one_store(studies: Path, tmp_path: Path) -> None:
     for author in range(8):
         names = [version.classes for version in history if version.author == str(author)]
         assert names == [[list(TISSUES.labels)[turn]] for turn in range(5)]
+
+
+def test_of_many_who_began_with_the_same_version_one_is_stored(studies: Path, tmp_path: Path) -> None:
+    data = store(studies)
+
+    def submit(author: int) -> int | str:
+        file = write(tmp_path / f"{author}.nii.gz", blocks(author))
+        try:
+            return data.submit("siteA/scan1", file, "final", {"client_id": f"ann{author}"}, opened=0).id
+        except Conflict as error:
+            return str(error)
+
+    with ThreadPoolExecutor(5) as pool:
+        said = list(pool.map(submit, range(1, 6)))
+    (version,) = data.store.labels.history("siteA/scan1")
+    assert version.id in said
+    refused = f"{version.author} has submitted version {version.id} of this label since it was opened here"
+    assert said.count(refused) == 4
+    assert len(list((studies / ".msklabel").rglob("*.nii.gz"))) == 1
 
 
 def _save_many(studies: Path, folder: Path, author: str, number: int, database: str | None) -> None:

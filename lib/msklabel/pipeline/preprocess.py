@@ -148,8 +148,8 @@ def _middle_mm(scan: Scan, grid: Grid) -> float:
 
 def _body(foreground: NDArray[np.bool_], system: System, step_mm: tuple[float, ...]) -> tuple[slice, slice, slice]:
     """Bounding box of the foreground, with a margin."""
-    along_z, along_x = foreground.any(axis=2), foreground.any(axis=0)
-    found = [np.flatnonzero(any_) for any_ in (along_z.any(axis=1), along_z.any(axis=0), along_x.any(axis=0))]
+    over_z, over_x = foreground.any(axis=2), foreground.any(axis=0)
+    found = [np.flatnonzero(flags) for flags in (over_z.any(axis=1), over_z.any(axis=0), over_x.any(axis=0))]
     if not len(found[0]):
         raise UserError(f"{system.name}: nothing but air or noise in this scan; is it {' or '.join(system.modality)}?")
     margins = [int(np.ceil(_MARGIN_MM / step)) for step in step_mm]

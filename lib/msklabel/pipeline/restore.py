@@ -64,7 +64,8 @@ class Restorer:
         """Take the next slices of the crop.
 
         Args:
-            scores: Shape (classes, X, Y, slices), class 0 the background.
+            scores: Shape (classes, X, Y, slices), class 0 the background; not changed afterwards, as they are kept,
+                and on the processor unless whole slices are interpolated.
         """
         for part in scores.split(_SLICES_AT_ONCE, dim=-1):
             rows = part.permute(3, 1, 2, 0).contiguous()

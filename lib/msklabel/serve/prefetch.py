@@ -95,8 +95,8 @@ class Prefetch:
             asked = list(self._asked.values())
         if not self._begun:
             self._check()
-            self._app.likely_next({}, 0)  # reads what all scans were found to be, which takes seconds for ten thousand
             self._begun = True
+            self._app.likely_next({}, 0)  # reads what all scans were found to be, which takes seconds for ten thousand
         for model in self._app.behind():
             self._check()
             self._load(model)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from msklabel.errors import UserError
+from msklabel.errors import Conflict, UserError
 from msklabel.imaging import LabelMap, same_grid
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import closest_axes
@@ -25,7 +25,7 @@ NOTED = "carried_over"
 """Key under which a version notes where its other slices come from."""
 
 
-def add_to_earlier(labels: Labels, submission: Submission, system: System) -> LabelVersion:
+def add_to_earlier(labels: Labels, submission: Submission, system: System, opened: int | None = None) -> LabelVersion:
     """Store a label, with the slices of the version before that it does not speak of, also where two come at once.
 
     Where the file of that version cannot be read, the label is stored as it is, with a warning.
@@ -34,15 +34,21 @@ def add_to_earlier(labels: Labels, submission: Submission, system: System) -> La
         labels: All versions.
         submission: A checked label.
         system: Its system.
+        opened: Version that its author began with, 0 for none; None where that does not matter.
 
     Raises:
         UserError: If nothing is labelled, here and before.
+        Conflict: If a newer one than ``opened`` stands; then nothing is stored.
         StorageFull: If the disk is full; then nothing is left.
     """
-    while submission.annotated.slices is not None:
+    some = submission.annotated.slices is not None
+    while some or opened is not None:
         before = labels.standing(submission.image_id, submission.tag, submission.system)
+        if before and opened is not None and before.id > opened:
+            who = before.author or "somebody"
+            raise Conflict(f"{who} has submitted version {before.id} of this label since it was opened here")
         full = replace(submission, follows=before.id if before else 0)
-        if before:
+        if before and some:
             try:
                 full = carried_over(full, system, before, read_labels(labels.file(before)))
             except (OSError, UserError) as error:

@@ -185,6 +185,7 @@ class Store:
         info: Mapping[str, Any],
         origin: str | None = None,
         holder: str | None = None,
+        opened: int | None = None,
     ) -> LabelVersion:
         """Check a label and store it as a new version; it is on disk when this returns.
 
@@ -199,15 +200,17 @@ class Store:
                 :func:`msklabel.store.annotation.read_annotated`), and what else is to be noted.
             origin: See :class:`Submission`.
             holder: Whose lease on the scan ends with it; the author's by default.
+            opened: Version that its author began with, 0 for none; by default it follows whatever is there.
 
         Raises:
             UserError: If it cannot be right; nothing is stored.
+            Conflict: If another one was stored since ``opened``.
         """
         own = {key: value for key, value in checked_info(info).items() if key not in (IMPORTED, NOTED)}
         submission = self.check(image_id, file, tag, own, origin)
         if submission.tag != ORIGINAL:
             submission = replace(submission, holder=holder or submission.author)
-        version = add_to_earlier(self.labels, submission, self.systems[submission.system])
+        version = add_to_earlier(self.labels, submission, self.systems[submission.system], opened)
         self._view.refresh(image_id, version.tag)
         return version
 

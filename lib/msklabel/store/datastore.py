@@ -210,10 +210,16 @@ class MskDatastore(Datastore):
         return self.submit(image_id, Path(label_filename), label_tag, label_info or {}, holder).image_id
 
     def submit(
-        self, image_id: str, file: Path, tag: str, info: dict[str, Any], holder: str | None = None
+        self,
+        image_id: str,
+        file: Path,
+        tag: str,
+        info: dict[str, Any],
+        holder: str | None = None,
+        opened: int | None = None,
     ) -> LabelVersion:
         """Check and store a label, and say what became of it; see :meth:`Store.submit`."""
-        return self.store.submit(image_id, file, tag, info, holder=holder)
+        return self.store.submit(image_id, file, tag, info, holder=holder, opened=opened)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Mark the newest label and its earlier versions as removed."""

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ async def put_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, s
         notes = author(user, {key: params[key] for key in _NOTES if params.get(key) is not None} | {"model": system})
         holder = holder_of(request, ctx, user, notes.get("client_id"))
         frames = _named(params.get("frames"))
-        if params.get("opened") is not None:
-            await run_in_threadpool(_check_newest, ctx, image, system, params["opened"])
-        answer = await run_in_threadpool(_submit, ctx, image, system, form.needed("label"), frames, notes, holder)
+        opened = _version(params.get("opened"))
+        submit = partial(_submit, ctx, image, system, form.needed("label"), frames, notes, holder, opened)
+        answer = await run_in_threadpool(submit)
     if ctx.exchange:
         ctx.exchange.soon()
     ctx.measuring.submitted()
@@ -170,23 +171,21 @@ def _named(frames: Any) -> list[Frame]:
         raise UserError("params.frames: expected a list of [SOP Instance UID, number of the frame]") from None
 
 
-def _check_newest(ctx: Context, image: str, system: str, opened: Any) -> None:
-    """Refuse to overwrite what the annotator has not seen.
-
-    Raises:
-        UserError: If ``opened`` is no number.
-        Conflict: If there is a newer version.
-    """
-    if type(opened) is not int:
-        raise UserError("params.opened: expected the number of a version, or 0")
-    newest = ctx.store.store.labels.standing(image, FINAL, system)
-    if newest and newest.id > opened:
-        who = newest.author or "somebody"
-        raise Conflict(f"{who} has submitted version {newest.id} of this label since it was opened here")
+def _version(opened: Any) -> int | None:
+    if opened is None or type(opened) is int:
+        return opened
+    raise UserError("params.opened: expected the number of a version, or 0")
 
 
 def _submit(
-    ctx: Context, image: str, system: str, file: Path, named: list[Frame], notes: dict[str, Any], holder: str
+    ctx: Context,
+    image: str,
+    system: str,
+    file: Path,
+    named: list[Frame],
+    notes: dict[str, Any],
+    holder: str,
+    opened: int | None,
 ) -> dict[str, Any]:
     grid, shown = ctx.store.store.images.grid(image), _frames(ctx, image)
     size = shown["columns"] * shown["rows"] * len(shown["frames"])
@@ -200,7 +199,7 @@ def _submit(
     with tempfile.TemporaryDirectory(prefix="viewer-") as folder:
         label = Path(folder) / "label.nrrd"
         write_labels(label, LabelMap(array, grid.affine), scheme)
-        version = ctx.store.submit(image, label, FINAL, notes, holder)
+        version = ctx.store.submit(image, label, FINAL, notes, holder=holder, opened=opened)
     return {"image": image, "version": version.id, "state": version.state, "warnings": version.warnings}
 
 
