@@ -114,9 +114,10 @@ class MskLabelApp(Work, MONAILabelApp):
         found = task.ready({**request, "image": self.datastore().get_image_uri(image)})
         return {"file": found[0], "params": found[1]} if found else None
 
-    def behind(self) -> list[str]:
-        """Models whose version in service can be loaded ahead."""
-        return [name for name, task in self._infers.items() if isinstance(task, ModelTask) and task.model.behind]
+    def behind(self) -> dict[str, bool]:
+        """Models whose version in service can be loaded ahead, and whether another version answers meanwhile."""
+        models = {name: task.model for name, task in self._infers.items() if isinstance(task, ModelTask)}
+        return {name: model.can_replace for name, model in models.items() if model.behind}
 
     def load(self, model: str) -> None:
         """Load the version of a model that is in service.

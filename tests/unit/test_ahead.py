@@ -82,18 +82,18 @@ class Slowly:
         self.started: list[str] = []
         self.done: list[str] = []
         self.asked: list[tuple[dict, int]] = []
-        self.models = list(models)
+        self.models = dict.fromkeys(models, False)
         self.unreadable = False
         self.loaded: list[str] = []
 
-    def behind(self) -> list[str]:
-        return list(self.models)
+    def behind(self) -> dict[str, bool]:
+        return dict(self.models)
 
     def load(self, model: str) -> None:
         self.loaded.append(model)
         if model == "broken":
             raise RuntimeError("out of memory")
-        self.models.remove(model)
+        del self.models[model]
 
     def likely_next(self, request: dict, most: int) -> list[tuple[str, str]]:
         self.asked.append((request, most))
@@ -174,6 +174,19 @@ def test_models_are_loaded_before_anybody_asks(tmp_path: Path) -> None:
     prefetch.close()
     assert app.loaded == ["hip", "broken", "thigh"]
     assert app.asked.count(({}, 0)) == 1 and app.asked[0] == ({}, 0)
+
+
+def test_a_new_version_is_loaded_while_others_wait_if_the_one_before_answers_them(tmp_path: Path) -> None:
+    app = Slowly(("hip", "thigh"))
+    app.models["hip"] = True
+    prefetch = Prefetch(app, Precedence(tmp_path / PRECEDENCE), lambda: bool(prefetch), 3)
+    prefetch._begun = True
+    prefetch.start()
+    prefetch.asked({"strategy": "first"})
+    wait_until(lambda: app.loaded)
+    time.sleep(0.3)
+    prefetch.close()
+    assert app.loaded == ["hip"] and app.started == []
 
 
 def test_scores_that_cannot_be_read_ahead_keep_nothing_else_from_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from msklabel.imaging import Scan
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.predict import served
+from msklabel.predict.selection import Selection, version_key
 from msklabel.predict.served import ServedModel
 
 
@@ -52,6 +54,69 @@ def test_publishing_and_rolling_back_never_fail_a_running_request(
     answers.append(model(scan))
     assert [name for name, _ in answers] == ["0001", "0002", "0001"]
     assert all((result.labels.array == 1).any() for _, result in answers)
+
+
+@pytest.mark.parametrize("room_for_two", [True, False])
+def test_the_version_before_answers_while_the_new_one_is_loaded_where_both_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for_two: bool
+) -> None:
+    monkeypatch.setattr(served, "much_memory_left", lambda: room_for_two)
+    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
+    for _ in range(3):
+        versions.add(system, [weights_of(build_network(system))], {})
+    versions.publish("toy", "0001")
+    began, go, asked = threading.Event(), threading.Event(), threading.Event()
+    made = Selection()
+
+    def select(*request: Any) -> tuple[str, Any]:
+        if request[3] == version_key("0002"):
+            began.set()
+            assert go.wait(30)
+        return made(*request)
+
+    model = ServedModel(system, versions, "cpu", select)
+    scan, answers = Scan(body_in_air((30, 28, 6))[0][None], np.eye(4)), []
+    model(scan)
+    versions.publish("toy", "0002")
+    loading = threading.Thread(target=model.load)
+    loading.start()
+    assert began.wait(30)
+    assert model.version == "0002" and model.answering() == ("0001" if room_for_two else "0002")
+
+    def ask() -> None:
+        asked.set()
+        answers.append(model(scan)[0])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert asked.wait(30)
+    if room_for_two:
+        asking.join(30)
+        assert answers == ["0001"]
+    versions.publish("toy", "0003")  # what is loaded is old before it is ready
+    go.set()
+    loading.join(30)
+    asking.join(30)
+    assert model(scan)[0] == model.answering() == "0003"
+
+
+def test_a_version_that_cannot_be_loaded_is_not_hidden_by_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "much_memory_left", lambda: True)
+    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
+    for _ in range(2):
+        versions.add(system, [weights_of(build_network(system))], {})
+    versions.publish("toy", "0001")
+    model, scan = ServedModel(system, versions, "cpu"), Scan(body_in_air((30, 28, 6))[0][None], np.eye(4))
+    model(scan)
+    for file in (tmp_path / "toy" / "0002").glob("*.safetensors"):
+        file.write_bytes(b"")
+    versions.publish("toy", "0002")
+    for use in (model.load, lambda: model(scan)):
+        with pytest.raises(Exception, match="0002"):
+            use()
+    assert model.answering() == "0002"
 
 
 def test_a_version_is_loaded_ahead_once_and_where_there_is_memory_for_it(

@@ -36,8 +36,9 @@ class WeightSource(Protocol):
 
 
 class ServedModel:
-    """Segment with the published version of a system; a newly published one is taken up at the next call.
+    """Segment with the published version of a system.
 
+    A new one is taken up at the next call, or once :meth:`load` is done with it: the one before answers until then.
     In a system with variants the first model's labels measure the scan, and the variant that fits it segments it again.
 
     Args:
@@ -55,7 +56,9 @@ class ServedModel:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.select = select or Selection()
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._loaded: dict[str, _Loaded] = {}
+        self._coming: str | None = None  # version that is loaded while the one before answers
 
     @property
     def version(self) -> str | None:
@@ -68,6 +71,16 @@ class ServedModel:
         name, loaded = self.version, self._loaded.get("")
         return name is not None and (loaded.version != name if loaded else much_memory_left())
 
+    @property
+    def can_replace(self) -> bool:
+        """Whether there is a version to answer while another one is loaded, and memory for both."""
+        return "" in self._loaded and much_memory_left()
+
+    def answering(self, variant: str = "") -> str | None:
+        """Name of the version that a segmentation would come from now; None while nothing is trained."""
+        name, loaded = self.versions.serving(self.system.name, variant), self._loaded.get(variant)
+        return loaded.version if loaded and not variant and name and name == self._coming else name
+
     def load(self) -> None:
         """Get ready for the next scan: find out what runs the network fastest, where nobody has yet, and load it.
 
@@ -75,8 +88,21 @@ class ServedModel:
             Conflict: If no version is in service yet.
             UserError: If its weights do not fit the system.
         """
-        with self._lock:
-            self._engine("")
+        with self._loading:
+            name = self.version
+            if name is None or not self.can_replace or self._loaded[""].version == name:
+                with self._lock:
+                    self._engine("")
+                return
+            self._coming = name
+            try:
+                loaded = self._load("", name)
+                with self._lock:  # who segments with the one before is let finish
+                    if self.version == name:
+                        self._loaded[""] = loaded
+            finally:
+                self._coming = None
+            return_freed_memory()
 
     def __call__(self, scan: Scan) -> tuple[str, Segmentation]:
         """Segment a scan; returns the version's name too.
@@ -126,20 +152,21 @@ class ServedModel:
         if name is None:
             first = f"start from {self.system.name}_threshold and " if self.system.thresholds else ""
             raise Conflict(f"{self.system.name} has no trained model yet: {first}train it on submitted labels")
-        if variant not in self._loaded or self._loaded[variant].version != name:
+        if variant not in self._loaded or self._loaded[variant].version != self.answering(variant):
             self._loaded.pop(variant, None)  # two versions at once would need twice the memory
             return_freed_memory()
-            device = torch.device(self.device)
-            members = self.versions.weights(self.system, name)
-            chosen: list[tuple[str, Forward]] = []
-            key = version_key(name, variant)
-            while members:
-                chosen.append(self.select(self.system, members.pop(0), device, key, len(chosen)))
-            backends, run = zip(*chosen, strict=True)
-            backend = ", ".join(sorted(set(backends)))
-            self._loaded[variant] = _Loaded(name, Engine(self.system, [], device, run), backend)
+            self._loaded[variant] = self._load(variant, name)
             return_freed_memory()
         return self._loaded[variant]
+
+    def _load(self, variant: str, name: str) -> _Loaded:
+        device = torch.device(self.device)
+        members = self.versions.weights(self.system, name)
+        chosen: list[tuple[str, Forward]] = []
+        while members:
+            chosen.append(self.select(self.system, members.pop(0), device, version_key(name, variant), len(chosen)))
+        backends, run = zip(*chosen, strict=True)
+        return _Loaded(name, Engine(self.system, [], device, run), ", ".join(sorted(set(backends))))
 
 
 @dataclass(frozen=True)

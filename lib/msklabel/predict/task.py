@@ -139,7 +139,7 @@ class ModelTask(SegmentationTask):
         except OSError:
             stamp = ()  # reading it will say what is wrong
         names = ("", *self.system.variants)
-        versions = tuple(self.model.versions.serving(self.system.name, variant) for variant in names)
+        versions = tuple(self.model.answering(variant) for variant in names)
         return Question(self.system.name, str(path), stamp, _result_suffix(request), versions)
 
     def info(self) -> dict[str, Any]:

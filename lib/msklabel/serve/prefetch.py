@@ -97,8 +97,9 @@ class Prefetch:
             self._check()
             self._begun = True
             self._app.likely_next({}, 0)  # reads what all scans were found to be, which takes seconds for ten thousand
-        for model in self._app.behind():
-            self._check()
+        for model, another_answers in self._app.behind().items():
+            if not another_answers:
+                self._check()
             self._load(model)
         for request in asked:
             self._check()  # what is next takes time to find out

@@ -19,6 +19,7 @@ from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 
 from msklabel.errors import UserError
+from msklabel.predict.ahead import RESULT_PREFIX
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
 from msklabel.serve.dicom_seg import dicom_sources, segmentation_file
 from msklabel.serve.errors import ClientGone, Forbidden
@@ -175,5 +176,5 @@ def discard(result: Mapping[str, Any]) -> None:
     if result.get("file"):
         file = Path(result["file"])
         file.unlink(missing_ok=True)
-        if file.parent.name.startswith("msklabel-result-"):
+        if file.parent.name.startswith(RESULT_PREFIX):
             shutil.rmtree(file.parent, ignore_errors=True)
