@@ -72,6 +72,20 @@ def test_what_the_scan_or_the_system_does_not_have_is_refused(annotated: Annotat
         known_labels(make_system(), drawn(1), annotated)
 
 
+def test_the_same_file_is_another_label_where_it_speaks_of_something_else() -> None:
+    said = [
+        Annotated(),
+        Annotated(slices=(1, 2)),
+        Annotated(slices=(1, 2), slice_axis=0),
+        Annotated(slices=(1,)),
+        Annotated(classes=("fat", "bone")),
+        Annotated(classes=()),
+    ]
+    assert said[0].key("ab") == "ab" and len({one.key("ab") for one in said}) == len(said)
+    assert Annotated(classes=("bone", "fat"), slice_axis=0).key("ab") == said[4].key("ab")
+    assert said[1].key("cd") != said[1].key("ab")
+
+
 def test_a_coarser_grid_keeps_sparse_slices() -> None:
     labels = np.full((2, 2, 12), UNKNOWN, np.uint8)
     labels[..., [0, 5, 10]] = 1

@@ -340,7 +340,7 @@ def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studie
     request = {"client_id": "a", "slices": 2, "systems": "toy"}
     image = strategies(choosers)["auto"](request, data)
     draw(data, image, "a")
-    sha256 = data.store.labels.newest(image["id"], "final").sha256
+    (pair,) = data.store.training_pairs("toy")
 
     def left() -> np.ndarray:
         pool = chooser.pool(chooser.wanted(request))
@@ -349,7 +349,7 @@ def test_a_scan_competes_again_once_a_version_has_learned_from_its_slices(studie
         return pool.left["toy"]()[pool.ids.index(image["id"])]
 
     assert (left() == 0).all()
-    learned = {"fingerprint": TOY.fingerprint, "considered": [sha256]}
+    learned = {"fingerprint": TOY.fingerprint, "considered": [pair.annotated.key(pair.sha256)]}
     better = versions.add(TOY, versions.weights(TOY, "0001"), learned).name
     assert (left() == 0).all(), "it is not in service"
     versions.publish("toy", better)

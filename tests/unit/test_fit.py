@@ -41,6 +41,17 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
         assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-5) for name in one)
 
 
+def test_a_member_that_was_not_written_whole_is_trained_again_from_its_checkpoint(tmp_path: Path) -> None:
+    system, recipe = make_system(), Recipe(epochs=1, folds=2)
+    first = fit(system, ALL, tmp_path, recipe)
+    done = tmp_path / "fold0" / "done.safetensors"
+    done.write_bytes(done.read_bytes()[:100])
+    again = fit(system, ALL, tmp_path, recipe)
+    for one, other in zip(first.members, again.members, strict=True):
+        assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-5) for name in one)
+    assert not list(tmp_path.glob("fold0/.done*"))
+
+
 def test_patients_never_straddle_folds_and_too_few_are_said(tmp_path: Path) -> None:
     assert {fold_of(f"p{i}", 5) for i in range(100)} == set(range(5))
     with pytest.raises(UserError, match="1 patients are too few for 2 folds"):

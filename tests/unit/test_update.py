@@ -1,6 +1,7 @@
 """The whole way from labels to a version, on small scans: who validates, what is kept, what is published."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,48 @@ def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
     said = "; ".join(version.metrics["reasons"])
     assert ("0.5 of the way from version 0001 to what was trained" in said) == (share == 0.5)
     assert ("nor does it pass at 0.5 or 0.25 or 0.125 of the way" in said) == (not passed)
+
+
+def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
+    monkeypatch.setattr(Judged, "_engine", lambda _, members, device=None: members[0])
+    for way in (0.5, 0.1):
+        version = update.versions.add(SYSTEM, [{"way": torch.tensor([way])}], {"fingerprint": SYSTEM.fingerprint})
+        update.versions.publish("toy", version.name)
+    plan = update.plan([case_of(number) for number in range(30)], ORDER)
+    fitted = Fitted([{"way": torch.tensor([0.3])}], {}, 1.0, torch.device("cpu"))
+
+    def rolled_back(weights: Weights, cases: Sequence[Case]) -> CaseDice:
+        if update.versions.serving("toy") == "0002":
+            update.versions.roll_back("toy")
+        return update._dices(weights, cases)
+
+    monkeypatch.setattr("msklabel.learn.update.case_dice", rolled_back)
+    version, verdict = update.store(plan, ORDER, fitted)  # better than 0002, which is gone, worse than 0001
+    assert version.metrics["compared_with"] == "0001" and not verdict.publish
+    assert update.versions.serving("toy") == "0001"
+    assert not update.versions.replace("toy", "0002", version.name) and update.versions.serving("toy") == "0001"
+    assert update.versions.replace("toy", "0001", version.name) and update.versions.serving("toy") == version.name
+
+
+def test_a_scan_that_was_learned_from_never_judges_whosever_it_turns_out_to_be(update: Update, tmp_path: Path) -> None:
+    cases = [case_of(number) for number in range(3)]
+    first = made(update, cases, tmp_path / "one")
+    assert first.metrics["validation"] == ["label1False"] and first.metrics["images"] == ["scan0", "scan2"]
+    moved = replace(cases[0], patient="patient1")  # whose scans validate
+    plan = update.plan([moved, *cases[1:], case_of(3)], ORDER)
+    assert "scan0" in [case.id for case in plan.selection.validation]
+    assert [case.id for case in update._frozen(plan)] == ["scan1"]
+
+
+def test_a_variants_version_says_nothing_of_what_the_system_has_considered(tmp_path: Path) -> None:
+    versions = Versions(tmp_path)
+    facts = {"fingerprint": SYSTEM.fingerprint}
+    versions.add(SYSTEM, [{"way": torch.zeros(1)}], {**facts, "considered": ["a", "b"], "held": {"b": "why"}})
+    versions.add(SYSTEM, [{"way": torch.zeros(1)}], {**facts, "considered": ["c"], "held": {}, "variant": "fatty"})
+    assert versions.considered("toy") == {"a", "b"} and versions.held("toy") == {"b"}
+    assert versions.considered("toy", "0002") == {"c"}
+    newest = versions.newest("toy"), versions.newest("toy", "fatty"), versions.newest("toy", "lean")
+    assert [version and version.name for version in newest] == ["0001", "0002", None]

@@ -67,7 +67,7 @@ class Parts:
             newest = finished.get(image_id)
             if newest is None or not newest.slices:
                 continue
-            if learned is not None and newest.sha256 not in learned:
+            if learned is not None and newest.key not in learned:
                 left[place] = 0
                 continue
             key = newest.slices, version_of(image_id), count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -23,3 +24,11 @@ class Annotated:
     def complete(self) -> bool:
         """Whether nothing is left out."""
         return self.classes is None and self.slices is None
+
+    def key(self, sha256: str) -> str:
+        """Identity of a label that speaks of this: the checksum of its file, and more where that is not everything."""
+        if self.complete:
+            return sha256
+        classes = None if self.classes is None else sorted(self.classes)
+        of = repr((classes, self.slices, None if self.slices is None else self.slice_axis))
+        return f"{sha256}-{hashlib.sha256(of.encode()).hexdigest()[:12]}"

@@ -18,5 +18,6 @@ def labels_on_grid(labels: LabelMap, shape: tuple[int, ...], affine: Affine) -> 
         affine: Voxel index of the new grid to RAS mm.
     """
     back = np.linalg.inv(labels.affine) @ affine
-    array = ndimage.affine_transform(labels.array, back[:3, :3], back[:3, 3], shape, order=0, mode="constant", cval=0)
+    # "constant" would take the outer half of the map's outermost voxels for outside.
+    array = ndimage.affine_transform(labels.array, back[:3, :3], back[:3, 3], shape, order=0, mode="grid-constant")
     return LabelMap(array, np.asarray(affine, float))

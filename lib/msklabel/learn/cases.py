@@ -29,7 +29,7 @@ class Case:
         load: Reads the scan and its label map (X, Y, Z), uint8.
         annotated: What the label speaks of.
         site: Where the scan was made, if that is known.
-        label: Checksum of the label; empty where nothing about it is to be kept for later.
+        label: Identity of the label (:meth:`Annotated.key`); empty where nothing about it is to be kept for later.
         image: Changes whenever the scan's file does.
         accepted: Whether a reviewer vouches for the label.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from msklabel.durable import flush
 from msklabel.errors import UserError
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.learn.evaluate import CaseDice, case_dice
@@ -21,6 +23,8 @@ from msklabel.learn.versions import read_weights
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine
 from msklabel.system import System
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ def fit(
         seed, gpus = recipe.seed + number, gpus_for(system, recipe.device)
         trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, seed, prepare)
         device = trainer.device
-        if done.exists():
-            members.append(read_weights(done, system))
+        kept = _kept(done, system)
+        if kept is not None:
+            members.append(kept)
         elif len(gpus) > 1:
             given = (learn, test, older)
             told = partial(report, number)
@@ -103,16 +108,35 @@ def fit(
             )
             members.append(weights)
             trainer.state.seconds, trainer.state.crops = took["seconds"], took["crops"]
-            save_file(weights, done, metadata={"fingerprint": system.fingerprint, "system": system.name})
+            _keep(weights, done, system)
         else:
             members.append(trainer(learn, test, partial(report, number), should_stop, older, pause))
-            place.mkdir(parents=True, exist_ok=True)
-            save_file(members[-1], done, metadata={"fingerprint": system.fingerprint, "system": system.name})
+            _keep(members[-1], done, system)
         seconds, crops = seconds + trainer.state.seconds, crops + trainer.state.crops
         if folds:
             engine = Engine(system, loaded_network(system, members[-1]), device)
             fold_dice |= case_dice(engine, test)
     return Fitted(members, fold_dice, seconds, device, crops)
+
+
+def _keep(weights: Weights, done: Path, system: System) -> None:
+    """Write the weights of a member that is trained, whole or not at all."""
+    done.parent.mkdir(parents=True, exist_ok=True)
+    building = done.with_name(f".{done.name}")
+    save_file(weights, building, metadata={"fingerprint": system.fingerprint, "system": system.name})
+    flush(building)
+    building.replace(done)
+
+
+def _kept(done: Path, system: System) -> Weights | None:
+    """The weights of a member that is trained; one that cannot be read goes on from its checkpoint."""
+    if not done.exists():
+        return None
+    try:
+        return read_weights(done, system)
+    except UserError as error:
+        logger.warning("%s: %s; its last epochs are trained again", system.name, error)
+        return None
 
 
 def _folds(system: System, cases: Sequence[Case], folds: int) -> list[tuple[list[Case], list[Case]]]:

@@ -194,7 +194,8 @@ class SystemTrainTask(TrainTask):
     def _tell(self, judged: dict[str, str]) -> None:
         """Note which labels are held back, for each version that has them."""
         pairs = self.pairs(self.system.name)
-        self.hold({pair.version_id: judged[pair.sha256] for pair in pairs if pair.sha256 in judged})
+        keys = {pair.version_id: pair.annotated.key(pair.sha256) for pair in pairs}
+        self.hold({version: judged[key] for version, key in keys.items() if key in judged})
 
     def _run_folder(self) -> Path:
         """Where TensorBoard's files of this training go: the same where it goes on."""
@@ -241,8 +242,9 @@ class SystemTrainTask(TrainTask):
         pairs = sorted(self.pairs(self.system.name), key=lambda pair: pair.version_id)
         if resume:
             begun = set(read_json(self.folder / "plan.json").get("considered", []))
-            if begun and begun <= {pair.sha256 for pair in pairs}:
-                pairs = [pair for pair in pairs if pair.sha256 in begun]
+            keys = [pair.annotated.key(pair.sha256) for pair in pairs]
+            if begun and begun <= set(keys):
+                pairs = [pair for pair, key in zip(pairs, keys, strict=True) if key in begun]
         cases = [_case(self.system, pair) for pair in pairs]
         return [case for case in cases if self._fits(case, order.variant)] if order.variant else cases
 
@@ -283,7 +285,7 @@ def _case(system: System, pair: Pair) -> Case:
         load=load,
         annotated=pair.annotated,
         site=pair.site,
-        label=pair.sha256,
+        label=pair.annotated.key(pair.sha256),
         image=_identity(pair.image),
         accepted=pair.state == "accepted",
     )

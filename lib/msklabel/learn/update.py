@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,34 @@ class Update:
     def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
         """Compare a trained candidate with the version in service, store it, and publish it if it passes.
 
+        What somebody put in service while it was trained or compared is what it is compared with.
+
         One that began with the weights in service and does not pass is tried again with averages of both, nearer and
         nearer to what is served; the first that passes is published. If none does, the candidate is kept as it was
         trained. The level holds all the same as far as harm grows along the way: where an average is worse by the
         margin, what lies behind it is worse by more, and hardly ever passes before.
         """
-        frozen = self._frozen(plan)
+        while True:
+            in_service = self.versions.serving(self.system.name, order.variant)
+            plan = replace(plan, serving=self.serving(order.variant))
+            frozen = self._frozen(plan)
+            tried = self._tried(plan, fitted, frozen)
+            if self.versions.serving(self.system.name, order.variant) == in_service:
+                break
+        chosen = tried[-1] if tried[-1].verdict.publish else tried[0]
+        record = self._record(plan, order, fitted, chosen, tried)
+        version = self.versions.add(self.system, chosen.members, record)
+        self.scores.keep(version.name, frozen, chosen.dices)
+        reasons, verdict = record["reasons"], chosen.verdict
+        if verdict.publish and not self.versions.replace(
+            self.system.name, in_service, version.name, order.variant, reasons[0]
+        ):
+            reasons, verdict = ["another version was put in service just now"], replace(verdict, publish=False)
+        logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(reasons))
+        return version, verdict
+
+    def _tried(self, plan: Plan, fitted: Fitted, frozen: Sequence[Case]) -> list[_Tried]:
+        """What was trained and, as long as none passes, what lies nearer to the version in service."""
         before = self._measured(plan.serving, frozen) if plan.serving else None
         draft = self._draft_dice(frozen) if plan.serving is None else None
         shares = _SHARES if plan.serving and plan.base == plan.serving and len(fitted.members) == 1 else _SHARES[:1]
@@ -170,14 +192,7 @@ class Update:
             tried.append(_Tried(share, members, dices, judge(dices, before, draft)))
             if tried[-1].verdict.publish or not frozen:
                 break
-        chosen = tried[-1] if tried[-1].verdict.publish else tried[0]
-        record = self._record(plan, order, fitted, chosen, tried)
-        version = self.versions.add(self.system, chosen.members, record)
-        self.scores.keep(version.name, frozen, chosen.dices)
-        if chosen.verdict.publish:
-            self.versions.publish(self.system.name, version.name, order.variant, record["reasons"][0])
-        logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(record["reasons"]))
-        return version, chosen.verdict
+        return tried
 
     def _on_the_way(self, serving: str, tuned: Weights, share: float) -> Weights:
         return between(self.versions.weights(self.system, serving)[0], tuned, share)
@@ -218,12 +233,13 @@ class Update:
             raise UserError("from_version and from_scratch exclude each other")
         if order.from_version or order.from_scratch:
             return order.from_version or None
-        return self.serving(order.variant) or self.serving() or self._newest()
+        served = self.serving(order.variant) or self.serving()
+        return served or self._newest(order.variant) or self._newest("")
 
-    def _newest(self) -> str | None:
+    def _newest(self, variant: str) -> str | None:
         """The last version, while none is good enough to be served: learning goes on from it."""
-        names = [name for name in self.versions.names(self.system.name) if self._is_ours(name)]
-        return names[-1] if names else None
+        version = self.versions.newest(self.system.name, variant)
+        return version.name if version and self._is_ours(version.name) else None
 
     def _decided(self, cases: Sequence[Case]) -> dict[str, str]:
         """Role of each patient; those without one get theirs now, for good."""
@@ -245,12 +261,16 @@ class Update:
         return self.doubts.review(cases, best_reference(candidates))
 
     def _frozen(self, plan: Plan) -> list[Case]:
-        """Validation cases of patients that no ancestor of the two versions has learned from."""
-        learned: set[str] = {case.patient for case in plan.selection.learned}
-        for name in (plan.base, plan.serving):
-            if name:
-                learned |= set(self.versions.get(self.system.name, name).metrics.get("patients", []))
-        return [case for case in plan.selection.validation if case.patient not in learned]
+        """Validation cases of patients, and scans, that no ancestor of the two versions has learned from.
+
+        Whose a scan is may be said after it was learned from; until then it is its own patient.
+        """
+        learned: set[str] = {name for case in plan.selection.learned for name in (case.patient, case.id)}
+        for version in (plan.base, plan.serving):
+            if version:
+                metrics = self.versions.get(self.system.name, version).metrics
+                learned |= {*metrics.get("patients", []), *metrics.get("images", [])}
+        return [case for case in plan.selection.validation if not {case.patient, case.id} & learned]
 
     def _measured(self, version: str, cases: Sequence[Case]) -> CaseDice:
         return self.scores.measure(version, lambda: self._engine(self.versions.weights(self.system, version)), cases)
@@ -297,6 +317,7 @@ class Update:
             "labels": sorted(learned | set(parent.get("labels", []))),
             "considered": sorted(considered),
             "patients": sorted({case.patient for case in selection.learned} | set(parent.get("patients", []))),
+            "images": sorted({case.id for case in selection.learned} | set(parent.get("images", []))),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(fitted.seconds, 1),
             "crops": fitted.crops,

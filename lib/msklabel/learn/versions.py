@@ -63,7 +63,7 @@ class Versions:
             sums = {file.name: sha256_of(file) for file in sorted(building.glob("*.safetensors"))}
             metrics = {**metrics, "weights_sha256": sums}
             (building / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
-            for file in building.iterdir():
+            for file in [*building.iterdir(), building]:
                 flush(file)
             name = self._next_name(system.name)
             building.chmod(0o755)
@@ -106,15 +106,20 @@ class Versions:
             "history": self.history(system),
         }
 
+    def newest(self, system: str, variant: str = "") -> Version | None:
+        """The last version of a variant, or of the system itself, served or not; None before the first."""
+        versions = (self.get(system, name) for name in reversed(self.names(system)))
+        return next((version for version in versions if version.metrics.get("variant", "") == variant), None)
+
     def considered(self, system: str, name: str = "") -> set[str]:
-        """Checksums of the labels that a version, the newest by default, was made from, validated with or held back."""
-        names = [name] if name else self.names(system)
-        return set(self.get(system, names[-1]).metrics.get("considered", [])) if names else set()
+        """Keys of the labels that a version, the system's newest by default, was made from, validated with or held."""
+        version = self.get(system, name) if name else self.newest(system)
+        return set(version.metrics.get("considered", [])) if version else set()
 
     def held(self, system: str) -> set[str]:
-        """Checksums of the labels that the newest version held back."""
-        names = self.names(system)
-        return set(self.get(system, names[-1]).metrics.get("held", {})) if names else set()
+        """Keys of the labels that the system's newest version held back."""
+        version = self.newest(system)
+        return set(version.metrics.get("held", {})) if version else set()
 
     def publish(self, system: str, name: str, variant: str = "", reason: str = "", who: str = "") -> None:
         """Put a stored version in service, atomically; the history says when and why.
@@ -123,12 +128,27 @@ class Versions:
             NotFound: If there is no such version.
         """
         self.get(system, name)
+        with self._publishing(system):
+            self._publish(system, name, variant, reason, who)
+
+    def replace(self, system: str, before: str | None, name: str, variant: str = "", reason: str = "") -> bool:
+        """The same, but only if a certain version, or none, is in service still; returns whether it is done."""
+        self.get(system, name)
+        with self._publishing(system):
+            if self.serving(system, variant) != before:
+                return False
+            self._publish(system, name, variant, reason, "")
+        return True
+
+    def _publishing(self, system: str) -> FileLock:
+        return FileLock(self.root / system / ".publish.lock")
+
+    def _publish(self, system: str, name: str, variant: str, reason: str, who: str) -> None:
         folder = self.root / system
-        with FileLock(folder / ".publish.lock"):
-            entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": name, "reason": reason, "who": who}
-            history = [*self.history(system, variant), entry]
-            replace_text(folder / f"{_pointer(variant)}_history.json", to_json(history))
-            replace_text(folder / _pointer(variant), f"{name}\n")
+        entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": name, "reason": reason, "who": who}
+        history = [*self.history(system, variant), entry]
+        replace_text(folder / f"{_pointer(variant)}_history.json", to_json(history))
+        replace_text(folder / _pointer(variant), f"{name}\n")
 
     def history(self, system: str, variant: str = "") -> list[dict[str, str]]:
         """What was put in service, oldest first: ``time``, ``version``, ``reason``, ``who``."""

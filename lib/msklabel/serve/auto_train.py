@@ -24,7 +24,7 @@ class AutoTrain:
 
     Args:
         policies: For each system how much is waited for.
-        labels: For a system each label that counts, by checksum, and when it was stored (s since 1970).
+        labels: For a system each label that counts, by its key, and when it was stored (s since 1970).
         considered: For a system the labels that its newest version was made from.
         jobs: Runs trainings.
     """
@@ -90,13 +90,17 @@ def watch(app: MskLabelApp, jobs: JobRunner) -> AutoTrain:
     policies = {name: parse_policy(waits.get(name, waits[""])) for name in app.systems}
     store: Any = app.datastore()
 
+    def key_of(pair: Any) -> str:
+        key: str = pair.annotated.key(pair.sha256)
+        return key
+
     def labels(system: str) -> dict[str, float]:
-        return {pair.sha256: pair.label.stat().st_mtime for pair in store.training_pairs(system)}
+        return {key_of(pair): pair.label.stat().st_mtime for pair in store.training_pairs(system)}
 
     def considered(system: str) -> set[str]:
         """Without what was held back and has been accepted since: that is new to the next training."""
         held = app.versions.held(system)
-        accepted = {pair.sha256 for pair in store.training_pairs(system) if pair.state == "accepted"} if held else set()
+        accepted = {key_of(p) for p in store.training_pairs(system) if p.state == "accepted"} if held else set()
         return app.versions.considered(system) - (held & accepted)
 
     return AutoTrain(policies, labels, considered, jobs)

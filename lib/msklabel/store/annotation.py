@@ -94,7 +94,12 @@ def to_json(annotated: Annotated) -> dict[str, Any] | None:
 
 def annotated_of(version: LabelVersion) -> Annotated:
     """What a label version speaks of."""
-    kept = version.annotated or {}
+    return annotated_as(version.annotated)
+
+
+def annotated_as(stored: Mapping[str, Any] | None) -> Annotated:
+    """What is stored of what a label speaks of; nothing for everything."""
+    kept = stored or {}
     classes, slices = kept.get("classes"), kept.get("slices")
     return Annotated(
         classes=None if classes is None else tuple(classes),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from msklabel.store.annotation import annotated_as
 from msklabel.store.database import Database
 from msklabel.store.reviews import Review
 from msklabel.store.schema import OPEN, Image, LabelVersion
@@ -30,14 +31,14 @@ class Newest(NamedTuple):
         slices: The slices of which it speaks, where that are not all of the scan.
         slice_axis: Axis of the scan as stored that they count along.
         classes: Names of the labels that occur in it.
-        sha256: Checksum of its file.
+        key: Its identity, of the file and of what it speaks.
     """
 
     state: str
     slices: tuple[int, ...]
     slice_axis: int
     classes: tuple[str, ...]
-    sha256: str
+    key: str
 
 
 NEWEST = LabelVersion.state, LabelVersion.annotated, Image.shape, LabelVersion.classes, LabelVersion.sha256
@@ -126,7 +127,7 @@ def newest_of(
     axis = (annotated or {}).get("axis", 2)
     if shape and len(slices) == shape[axis]:
         slices = ()
-    return Newest(state, slices, axis, tuple(map(sys.intern, classes)), sha256)
+    return Newest(state, slices, axis, tuple(map(sys.intern, classes)), annotated_as(annotated).key(sha256))
 
 
 def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
