@@ -61,7 +61,7 @@ class Work:
         self.versions = Versions(self.options.state / "models")
         self.pacs = pacs_of(self.options)
         self.choosers = Choosers(self.versions)
-        self.ahead = Ahead(self.options.state / "ahead", _MOST_AHEAD)
+        self.ahead = Ahead(_MOST_AHEAD)
 
     def datastore(self) -> Datastore:
         """Images and labels."""

@@ -78,9 +78,9 @@ class Site:
         }
 
     def left_over(self) -> list[Path]:
-        """Temporary files that are there, but for PyTorch's own folder and those of a job that measures labels."""
+        """Temporary files that are there, but for PyTorch's own, what is predicted ahead and a measuring job's."""
         found = (self.state / "tmp").glob("*/*")
-        return [path for path in found if not path.name.startswith((_MEASURING, "torchinductor_"))]
+        return [path for path in found if not path.name.startswith((_MEASURING, "torchinductor_", "msklabel-ahead-"))]
 
     def stop(self) -> None:
         self.process.terminate()

@@ -16,8 +16,8 @@ import pytest
 from live import wait_for
 
 from msklabel.jobs.child import AppSource, JobError
-from msklabel.jobs.presence import Presence
 from msklabel.jobs.process import AlreadyRunning, JobRunner
+from msklabel.store.presence import Presence
 
 HERE = Path(__file__).resolve().parent
 
@@ -49,6 +49,18 @@ def test_a_job_counts_as_running_from_the_moment_that_it_is_started(runner: JobR
         job = runner.start("train", {"do": "wait"}, enqueue=True)
         assert runner.running("train") is not None, number
         assert runner.stop("train") is job
+
+
+def test_no_job_that_waits_is_forgotten_and_not_any_number_may_wait(runner: JobRunner) -> None:
+    first = runner.start("train", {"do": "wait"})
+    waiting = [runner.start("train", {"do": "lines"}, enqueue=True) for _ in range(100)]
+    assert runner.jobs("train") == [first, *waiting]
+    with pytest.raises(AlreadyRunning, match="100 train jobs are waiting already"):
+        runner.start("train", {"do": "lines"}, enqueue=True)
+    for _ in range(101):
+        runner.stop("train")
+    assert {job.status for job in (first, *waiting)} == {"STOPPED"}
+    runner.start("train", {"do": "lines"}, enqueue=True)
 
 
 def test_a_large_result_comes_through(runner: JobRunner) -> None:

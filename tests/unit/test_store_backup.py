@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from msklabel.cli.backup import verify as verify_command
 from msklabel.errors import Conflict, NotFound, ReadOnly, UserError
 from msklabel.store.backup import back_up, restore, verify
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.files import copy_whole
+from msklabel.store.presence import PRESENCE, Presence
 
 
 @pytest.fixture
@@ -144,11 +145,63 @@ def test_what_cannot_be_backed_up_or_restored(studies: Path, data: MskDatastore)
     with pytest.raises(NotFound, match="no complete backup"):
         restore(other, state, silent)
     back_up(state, other, silent)
-    (state / "tmp" / "1").mkdir(parents=True)  # the first process always runs
+    server = Presence(state / PRESENCE)
+    server.enter(lambda: None)
     with pytest.raises(Conflict, match="a server uses"):
         restore(other, state, silent)
-    shutil.rmtree(state / "tmp")
+    server.leave()
     restore(other, state, silent)
+
+
+def test_a_restore_that_fails_leaves_nothing_behind(studies: Path, data: MskDatastore) -> None:
+    state, backup = state_of(studies), studies.parent / "backup"
+    submit(data, 1)
+    back_up(state, backup, silent)
+    next((backup / "labels").iterdir()).write_bytes(b"no label")
+    before = {*studies.rglob("*"), state / PRESENCE}
+    with pytest.raises(Conflict, match="damaged"):
+        restore(backup, state, silent)
+    assert set(studies.rglob("*")) == before
+
+
+def test_a_state_folder_that_is_a_volume_is_restored_inside(
+    studies: Path, data: MskDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, backup = state_of(studies), studies.parent / "backup"
+    monkeypatch.setattr("msklabel.store.backup._is_mounted", lambda folder: True)
+    submit(data, 1)
+    back_up(state, backup, silent)
+    beside = sorted(state.parent.iterdir())
+    (state / "note").write_text("of mine")
+    first = restore(backup, state, silent)
+    assert first and first.parent == state and (first / "note").read_text() == "of mine"
+    again = restore(backup, state, silent)
+    assert again and first.is_dir() and not (again / first.name).exists()
+    assert not (state / "note").exists() and not list(state.glob(".restoring"))
+    assert sorted(state.parent.iterdir()) == beside
+    assert not verify(state, silent).problems and verify(state, silent).labels
+
+
+def test_models_that_are_being_written_are_no_part_of_a_backup(
+    studies: Path, data: MskDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, models = state_of(studies), state_of(studies) / "models" / "toy"
+    for name in ("0001", ".building-x", "training", "runs"):
+        (models / name).mkdir(parents=True)
+        (models / name / "file").write_text(name)
+    (models / ".serving-abc").write_text("0001")
+    (models / "serving").write_text("0001")
+
+    def vanishing(file: Path, copy: Path, replace: bool) -> None:
+        if file.parent.name == "runs":
+            file.unlink()
+        copy_whole(file, copy, replace)
+
+    monkeypatch.setattr("msklabel.store.backup.copy_whole", vanishing)
+    back_up(state, studies.parent / "backup", silent)
+    copied = studies.parent / "backup" / "models" / "toy"
+    found = sorted(str(path.relative_to(copied)) for path in copied.rglob("*") if path.is_file())
+    assert found == ["0001/file", "serving"]
 
 
 def test_a_state_folder_that_cannot_be_written_is_one_sentence(studies: Path) -> None:

@@ -61,6 +61,22 @@ def test_a_new_label_sets_the_users_own_file_aside(tmp_path: Path) -> None:
     assert len(store(studies).store.labels.history("a")) == 2
 
 
+def test_the_same_label_again_sets_nothing_aside(tmp_path: Path) -> None:
+    studies = tmp_path / "s"
+    for name in "ab":
+        scan(studies / f"{name}.nii.gz")
+    data = store(studies)
+    for image in ("a", "a", "b", "a"):
+        data.save_label(image, str(write(tmp_path / "l.nii.gz", blocks(3))), "final", {})
+    assert sorted(path.name for path in (studies / "labels" / "final").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    assert len(data.store.labels.history("a")) == 3
+    kept = data.store.labels.file(data.store.labels.newest("a", "final"))
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-9])
+    data.save_label("a", str(write(tmp_path / "l.nii.gz", blocks(3))), "final", {})
+    assert kept.read_bytes() == whole, "a file that was damaged is mended"
+
+
 def test_json_is_what_the_slicer_module_reads(tmp_path: Path) -> None:
     scan(tmp_path / "s" / "a.nii.gz")
     data = store(tmp_path / "s")

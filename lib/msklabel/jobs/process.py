@@ -22,12 +22,13 @@ logger = logging.getLogger(__name__)
 KINDS = ("train", "scoring", "batch_infer", "background", "quantities")
 Record = Callable[[str, str, Mapping[str, Any], str, str | None], None]
 """Keeps the present state of a job: id, kind, request, status, last line; see ``msklabel.store.jobs.Jobs.put``."""
-_KEPT = 100
+_KEPT = 100  # jobs that have ended, and the most that may wait
 _DETAILS = 20
+_ACTIVE = ("RUNNING", "SUBMITTED")
 
 
 class AlreadyRunning(UserError):
-    """A job of this kind runs, and the caller did not ask to queue."""
+    """A job of this kind runs, and the caller did not ask to queue; or as many wait as anybody may want."""
 
     status = 429
 
@@ -108,13 +109,17 @@ class JobRunner:
         before this returns, which takes as long as the database does.
 
         Raises:
-            AlreadyRunning: If one runs or waits and ``enqueue`` is false.
+            AlreadyRunning: If one runs or waits and ``enqueue`` is false, or too many wait.
         """
         with self._changed:
             if not enqueue and self._active(kind):
                 raise AlreadyRunning(f"a {kind} job is running already; stop it first, or enqueue=true")
+            active = [job for job in self._jobs[kind] if job.status in _ACTIVE]
+            if len(active) > _KEPT:
+                raise AlreadyRunning(f"{len(active) - 1} {kind} jobs are waiting already; try again later")
             job = Job(kind, dict(request))
-            self._jobs[kind] = [*self._jobs[kind][-_KEPT:], job]
+            ended = [job for job in self._jobs[kind] if job.status not in _ACTIVE]
+            self._jobs[kind] = [*ended[-_KEPT:], *active, job]
             if kind not in self._threads:
                 self._threads[kind] = threading.Thread(target=self._work, args=(kind,), name=f"job-{kind}", daemon=True)
                 self._threads[kind].start()
@@ -128,7 +133,7 @@ class JobRunner:
             return self._active(kind)
 
     def jobs(self, kind: str) -> list[Job]:
-        """All jobs since the start, oldest first, at most the last hundred."""
+        """Jobs that have ended since the start, at most the last hundred, then those that run or wait."""
         with self._changed:
             return list(self._jobs[kind])
 
@@ -146,7 +151,7 @@ class JobRunner:
         """Stop everything and wait until it has stopped."""
         with self._changed:
             self._closed = True
-            active = [job for jobs in self._jobs.values() for job in jobs if job.status in ("RUNNING", "SUBMITTED")]
+            active = [job for jobs in self._jobs.values() for job in jobs if job.status in _ACTIVE]
             for job in active:
                 self._stop(job)
             self._changed.notify_all()
@@ -156,7 +161,7 @@ class JobRunner:
             thread.join(self._grace_s + 5)
 
     def _active(self, kind: str) -> Job | None:
-        active = [job for job in self._jobs[kind] if job.status in ("RUNNING", "SUBMITTED")]
+        active = [job for job in self._jobs[kind] if job.status in _ACTIVE]
         return min(active, key=lambda job: job.status, default=None)  # RUNNING sorts first
 
     def _stop(self, job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -11,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 RESULT_PREFIX = "msklabel-result-"
 
@@ -37,17 +34,16 @@ class Question:
 
 
 class Ahead:
-    """Results on disk while the process runs; the one that was longest not asked for goes first.
+    """Results among the process's temporary files; the one that was longest not asked for goes first.
 
     Args:
-        folder: Where they lie, ``<process id>`` in it; made with the first.
         most: How many are kept.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, most: int) -> None:
         self.most = most
         self._lock = threading.Lock()
-        self._folder = folder / str(os.getpid())
+        self._folder: Path | None = None  # made with the first
         self._kept: OrderedDict[Question, tuple[Path, dict[str, Any]]] = OrderedDict()
 
     def holds(self, question: Question) -> bool:
@@ -69,8 +65,8 @@ class Ahead:
     def put(self, question: Question, file: Path, facts: Mapping[str, Any]) -> None:
         """Keep a result; its file is moved. Those of other versions of the system's model go."""
         with self._lock:
-            if not self._folder.is_dir():
-                self._open()
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="msklabel-ahead-"))
             place = Path(tempfile.mkdtemp(dir=self._folder)) / file.name
             shutil.move(file, place)
             self._drop(question)
@@ -83,14 +79,9 @@ class Ahead:
         """Forget all."""
         with self._lock:
             self._kept.clear()
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _open(self) -> None:
-        """Make the folder; remove what processes left that are no more."""
-        self._folder.mkdir(parents=True)
-        for other in self._folder.parent.iterdir():
-            if not (other.name.isdecimal() and psutil.pid_exists(int(other.name))):
-                shutil.rmtree(other, ignore_errors=True)
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
 
     def _drop(self, question: Question) -> None:
         kept = self._kept.pop(question, None)

@@ -21,7 +21,6 @@ from msklabel.errors import UserError
 from msklabel.jobs.child import AppSource
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.precedence import INTERACTIVE, PRECEDENCE, Precedence
-from msklabel.jobs.presence import PRESENCE, Presence
 from msklabel.jobs.process import JobRunner
 from msklabel.predict.progress import reported
 from msklabel.serve.auto_train import watch
@@ -43,6 +42,7 @@ from msklabel.serve.settings import ServeSettings
 from msklabel.serve.users import Users, load_users
 from msklabel.serve.web_sessions import WebSessions
 from msklabel.store.labels import FINAL
+from msklabel.store.presence import PRESENCE, Presence
 from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
@@ -159,10 +159,10 @@ def _add_middleware(api: FastAPI, context: Context) -> None:
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
-    await run_in_threadpool(context.scratch.open)
-    await run_in_threadpool(context.app.cleanup_sessions)
     presence = Presence(context.app.options.state / PRESENCE)
     await run_in_threadpool(_arrive, presence, context)
+    await run_in_threadpool(context.scratch.open)
+    await run_in_threadpool(context.app.cleanup_sessions)
     if context.exchange:
         context.exchange.start()
     context.background.start()
@@ -193,9 +193,10 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
 
 
 def _arrive(presence: Presence, context: Context) -> None:
-    """Be there; where no other server is, jobs that are said to run ended with the one before."""
+    """Be there; where no other server is, jobs that are said to run, and files of it, are of the one before."""
 
     def lose() -> None:
+        context.scratch.tidy()
         for job in context.store.store.jobs.lose_running():
             logger.warning("%s job %s was lost: its server ended before it did", job.kind, job.id)
         context.store.store.quantities.forget_failed()

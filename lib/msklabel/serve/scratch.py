@@ -7,29 +7,29 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import psutil
-
 
 class Scratch:
-    """``<state>/tmp/<process id>``, which is this process's place for temporary files while it is open.
+    """A folder in ``<state>/tmp``, which is this process's place for temporary files while it is open.
 
     Args:
         state: The state folder.
     """
 
     def __init__(self, state: Path) -> None:
-        self.folder = state / "tmp" / str(os.getpid())
+        self._all = state / "tmp"
+        self._folder: Path | None = None
         self._before: tuple[str | None, str | None] = (None, None)
 
+    def tidy(self) -> None:
+        """Remove what servers left that are no more; only while there is no other one."""
+        shutil.rmtree(self._all, ignore_errors=True)
+
     def open(self) -> None:
-        """Make it, empty; remove what servers left that are no more."""
-        if self.folder.parent.is_dir():
-            for old in self.folder.parent.iterdir():
-                if not old.name.isdecimal() or int(old.name) == os.getpid() or not psutil.pid_exists(int(old.name)):
-                    shutil.rmtree(old, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make it, empty."""
+        self._all.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(dir=self._all))
         self._before = tempfile.tempdir, os.environ.get("TMPDIR")
-        tempfile.tempdir = os.environ["TMPDIR"] = str(self.folder)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(self._folder)
 
     def close(self) -> None:
         """Remove it with all that is in it."""
@@ -38,4 +38,5 @@ class Scratch:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = variable
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)

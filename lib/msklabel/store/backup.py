@@ -12,11 +12,10 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 from sqlalchemy import select
 
 from msklabel.durable import replace_text
@@ -24,6 +23,7 @@ from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.store.database import Database, copy_database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.labels import SUFFIX
+from msklabel.store.presence import PRESENCE, alone
 from msklabel.store.schema import REVISIONS, LabelVersion, now
 from msklabel.store.transfer import check_current, copy_to_file, fill, reached, unreadable
 
@@ -31,7 +31,7 @@ DATABASE = "msklabel.db"
 _RECORD = "backup.json"
 _MODELS = "models"
 _SUFFIXES = tuple(f"-{number}" for number in range(2, 100))  # where two are put back within a second
-_RUNNING = ("training", ".training.lock")  # what a training is still writing
+_RUNNING = "training"  # folder that a training is still writing
 
 Progress = Callable[[int, int], None]
 
@@ -97,7 +97,7 @@ def restore(source: Path, state: Path, progress: Progress, database: str | None 
 
     Args:
         source: The backup.
-        state: The state folder; what is there is kept beside.
+        state: The state folder; what is there is kept beside, or in it where it is a volume of a container.
         progress: As for :func:`back_up`.
         database: URL of an empty PostgreSQL database to put the rows into, instead of a file in the state folder.
 
@@ -113,10 +113,18 @@ def restore(source: Path, state: Path, progress: Progress, database: str | None 
     """
     if not (source / _RECORD).is_file():
         raise NotFound(f"{source} is no complete backup; msklabel backup makes one")
-    if running := _servers(state):
-        raise Conflict(f"a server uses {state} (process {running[0]}): stop it first")
-    coming = state.with_name(f"{state.name}.restoring")
-    shutil.rmtree(coming, ignore_errors=True)
+    with alone(state / PRESENCE) if state.is_dir() else nullcontext(True) as free:
+        if not free:
+            raise Conflict(f"a server uses {state}: stop it first")
+        coming = state / ".restoring" if _is_mounted(state) else state.with_name(f"{state.name}.restoring")
+        shutil.rmtree(coming, ignore_errors=True)
+        try:
+            return _restore(source, state, coming, progress, database)
+        finally:
+            shutil.rmtree(coming, ignore_errors=True)
+
+
+def _restore(source: Path, state: Path, coming: Path, progress: Progress, database: str | None) -> Path | None:
     with storage_full_told():
         (coming / "labels").mkdir(parents=True)
         copy_database(source / DATABASE, coming / DATABASE)
@@ -139,13 +147,28 @@ def restore(source: Path, state: Path, progress: Progress, database: str | None 
 
 
 def _put_in_place(coming: Path, state: Path) -> Path | None:
-    former = None
+    mounted, former = _is_mounted(state), None
     if state.exists():
-        names = (state.with_name(f"{state.name}.before-{now():%Y%m%d-%H%M%S}{suffix}") for suffix in ("", *_SUFFIXES))
+        stem = state / ".before" if mounted else state.with_name(f"{state.name}.before")
+        names = (stem.with_name(f"{stem.name}-{now():%Y%m%d-%H%M%S}{suffix}") for suffix in ("", *_SUFFIXES))
         former = next(name for name in names if not name.exists())
-        state.rename(former)
-    coming.rename(state)
+    if former is None or not mounted:
+        if former:
+            state.rename(former)
+        coming.rename(state)
+        return former
+    former.mkdir()
+    for entry in list(state.iterdir()):
+        if entry not in (former, coming) and not entry.name.startswith(stem.name) and entry.name != PRESENCE:
+            entry.rename(former / entry.name)
+    for entry in list(coming.iterdir()):
+        entry.rename(state / entry.name)
     return former
+
+
+def _is_mounted(state: Path) -> bool:
+    """Whether the folder is a volume of a container: it cannot be renamed, and beside it nothing may be written."""
+    return state.is_mount()
 
 
 def verify(state: Path, progress: Progress, database: str | None = None) -> Checked:
@@ -217,15 +240,18 @@ def _copy_models(source: Path, target: Path) -> None:
     """Versions as they are; those that were published meanwhile come with the next backup."""
     for file in sorted(_files(source)):
         copy = target / file.relative_to(source)
-        facts = file.stat()
-        if not copy.is_file() or (copy.stat().st_size, copy.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
-            copy_whole(file, copy, replace=True)
+        with suppress(FileNotFoundError):  # gone since; versions stay
+            facts = file.stat()
+            known = copy.stat() if copy.is_file() else None
+            if known is None or (known.st_size, known.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
+                copy_whole(file, copy, replace=True)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and not any(part in _RUNNING for part in path.relative_to(folder).parts):
-            yield path
+    """All but what is being written: that lies in a running training's folder, or its name begins with a dot."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != _RUNNING and not name.startswith(".")]
+        yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def _digests(database: Path) -> list[str]:
@@ -237,11 +263,3 @@ def _problem(file: Path, digest: str) -> str | None:
     if not file.is_file():
         return f"label file {file.name} is missing"
     return None if sha256_of(file) == digest else f"label file {file.name} is damaged: its checksum is another"
-
-
-def _servers(state: Path) -> list[int]:
-    """Processes that have a folder for temporary files here and still run."""
-    folder = state / "tmp"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    found = [int(name) for name in names if name.isdecimal() and int(name) != os.getpid()]
-    return [process for process in found if psutil.pid_exists(process)]

@@ -25,7 +25,7 @@ from msklabel.imaging.write import nifti_bytes
 from msklabel.store.annotation import to_json
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
-from msklabel.store.files import storage_full_told
+from msklabel.store.files import sha256_of, storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held
@@ -123,8 +123,10 @@ class Labels:
                     newest = _standing(submission.image_id, submission.tag, submission.system)
                     if submission.follows is not None and (session.scalar(newest) or 0) != submission.follows:
                         raise Overtaken
-                    incoming.replace(self._folder / f"{sha256}{SUFFIX}")
-                    flush(self._folder)
+                    file = self._folder / f"{sha256}{SUFFIX}"
+                    if not file.is_file() or sha256_of(file) != sha256:  # its copies tell what they are by its time
+                        incoming.replace(file)
+                        flush(self._folder)
                     version = _version(session, submission, sha256, size_bytes)
                     session.add(version)
                     session.flush()

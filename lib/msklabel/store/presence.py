@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 PRESENCE = ".servers.lock"  # in the state folder
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[bool]:
+    """Keep servers from coming meanwhile; says whether none is there. It sees those in other containers, too."""
+    with file.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 class Presence:
