@@ -1,4 +1,7 @@
-"""Tell whether a NIfTI file is whole: ITK reads a file that is cut off as if the missing voxels were zeros."""
+"""Tell whether a NIfTI file is whole, and all numbers in it are.
+
+ITK reads a file that is cut off as if the missing voxels were zeros, and what is no finite number as zero.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ import struct
 import zlib
 from math import prod
 from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
 
 from msklabel.imaging.scan import ImageError
 
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 2**22
+_FLOATS = {16: "f4", 32: "f4", 64: "f8", 1792: "f8"}  # and pairs of them, by the header's code of the data type
 
 
 def require_whole(path: Path) -> None:
@@ -35,12 +42,36 @@ def require_whole(path: Path) -> None:
         raise ImageError(f"{path.name}: cannot be read as an image; the file is cut off")
 
 
+def require_finite(path: Path) -> None:
+    """Raise ImageError if a whole ``.nii`` or ``.nii.gz`` file holds NaN or infinity; integers are not looked at."""
+    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+    with cast(BinaryIO, opened) as stream:
+        header = stream.read(_HEADER_BYTES)
+        order = _order(header)
+        kind = _FLOATS.get(struct.unpack(order + "h", header[70:72])[0])
+        if kind is None:
+            return
+        stream.seek(_offset(header))
+        while chunk := stream.read(_CHUNK_BYTES):
+            dtype = np.dtype(order + kind)
+            values = np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)
+            if not np.isfinite(values).all():
+                raise ImageError(f"{path.name}: some voxels are not finite numbers")
+
+
+def _order(header: bytes) -> str:
+    return "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+
+
+def _offset(header: bytes) -> int:
+    return int(struct.unpack(_order(header) + "f", header[108:112])[0])
+
+
 def _expected_bytes(header: bytes) -> int:
-    order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
+    order = _order(header)
     dims = struct.unpack(order + "8h", header[40:56])
     bits = struct.unpack(order + "h", header[72:74])[0]
-    offset = int(struct.unpack(order + "f", header[108:112])[0])
-    return offset + prod(max(n, 1) for n in dims[1 : 1 + max(dims[0], 0)]) * bits // 8
+    return _offset(header) + prod(max(n, 1) for n in dims[1 : 1 + max(dims[0], 0)]) * bits // 8
 
 
 def _noted_bytes(path: Path) -> int:

@@ -15,7 +15,7 @@ from msklabel.imaging.dicom import series_files
 from msklabel.imaging.geometry import from_lps
 from msklabel.imaging.multiframe import stack_affine
 from msklabel.imaging.names import SUFFIXES
-from msklabel.imaging.nifti import require_whole
+from msklabel.imaging.nifti import require_finite, require_whole
 from msklabel.imaging.pixel_data import check_pixel_data, lossy_sentence
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
@@ -101,6 +101,7 @@ def _load(path: Path, files: list[Path]) -> sitk.Image:
             return image
         if path.name.lower().endswith((".nii", ".nii.gz")):
             require_whole(path)
+            require_finite(path)
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
         if "orthonormal" in str(error):
