@@ -74,6 +74,22 @@ def test_a_file_cut_off_is_refused_in_one_sentence(tmp_path: Path, suffix: str, 
         read_scan(tmp_path / f"half{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_refused_in_scans_and_in_labels(tmp_path: Path, suffix: str, value: float) -> None:
+    for dtype in (np.float32, np.float64):
+        array = np.ones((7, 5, 3), dtype)
+        image = sitk.GetImageFromArray(array)
+        file = tmp_path / f"a{suffix}"
+        sitk.WriteImage(image, str(file))
+        assert read_scan(file).array.sum() == read_labels(file).array.sum() == array.size
+        array[-1, -1, -1] = value
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(file))
+        for reader in (read_scan, read_labels):
+            with pytest.raises(ImageError, match=r"finite|whole numbers"):
+                reader(file)
+
+
 def test_fractional_label_values_are_refused(tmp_path: Path) -> None:
     import SimpleITK as sitk
 

@@ -44,8 +44,8 @@ def require_whole(path: Path) -> None:
 
 def require_finite(path: Path) -> None:
     """Raise ImageError if a whole ``.nii`` or ``.nii.gz`` file holds NaN or infinity; integers are not looked at."""
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
-    with cast(BinaryIO, opened) as stream:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as opened:
+        stream = cast(BinaryIO, opened)
         header = stream.read(_HEADER_BYTES)
         order = _order(header)
         kind = _FLOATS.get(struct.unpack(order + "h", header[70:72])[0])

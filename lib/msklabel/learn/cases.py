@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msklabel.errors import UserError
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.learn.annotation import keep_drawn_slices, known_classes, known_labels
@@ -44,10 +46,55 @@ class Case:
     accepted: bool = False
 
     def read(self, system: System) -> tuple[Scan, NDArray[np.uint8]]:
-        """The scan, and its label map in which what is not known is ``UNKNOWN``."""
-        scan, labels = self.load()
-        across = turned_grid(scan, system.orientation).axes[2]
-        return scan, known_labels(system, labels, self.annotated, across)
+        """The scan, and its label map in which what is not known is ``UNKNOWN``.
+
+        Raises:
+            Unusable: If it cannot be read, or the label is not of this scan any more.
+        """
+        with blamed_on(self):
+            scan, labels = self.load()
+            if labels.shape != scan.shape:
+                has, had = (" x ".join(map(str, shape)) for shape in (scan.shape, labels.shape))
+                raise UserError(f"the scan has {has} voxels now, its label {had}")
+            across = turned_grid(scan, system.orientation).axes[2]
+            return scan, known_labels(system, labels, self.annotated, across)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A labelled scan that a training does without.
+
+    Attributes:
+        label: Identity of its label.
+        image: Identity of its file.
+        reason: What is wrong.
+    """
+
+    label: str
+    image: str
+    reason: str
+
+
+class Unusable(UserError):
+    """A labelled scan that nothing can be learned from; the others can be."""
+
+    def __init__(self, case: Case, reason: str) -> None:
+        super().__init__(f"{case.id}: {reason}")
+        self.case = case
+        self.reason = reason
+
+
+@contextmanager
+def blamed_on(case: Case) -> Iterator[None]:
+    """Say of which case it is what is wrong with the case, but not what is wrong with the disk or a PACS."""
+    try:
+        yield
+    except Unusable:
+        raise
+    except UserError as error:
+        if error.status >= 500:
+            raise
+        raise Unusable(case, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -68,10 +115,15 @@ class PreparedCase:
 
 
 def prepare_case(system: System, case: Case) -> PreparedCase:
-    """Read a case and bring it to the working grid."""
+    """Read a case and bring it to the working grid.
+
+    Raises:
+        Unusable: If that cannot be done with this one.
+    """
     scan, labels = case.read(system)
     preprocess = Preprocess(system)
-    prepared = preprocess(scan)
+    with blamed_on(case):
+        prepared = preprocess(scan)
     grid = prepared.grid
     labels = grid.deorient(keep_drawn_slices(grid.orient(labels), grid.working_shape))
     known = torch.from_numpy(known_classes(system, case.annotated))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msklabel.durable import replace_text
-from msklabel.learn.cases import Case
+from msklabel.learn.cases import Case, blamed_on
 from msklabel.learn.evaluate import CaseDice, Segmenter
 from msklabel.learn.record import read_json, rounded, to_json
 from msklabel.learn.screening import Finding, Usual, assess, usual_agreement
@@ -100,6 +100,7 @@ def _is_due(finding: dict[str, Any] | None, reference: Reference) -> bool:
 def _assess(case: Case, reference: Reference) -> Finding:
     system = reference.segmenter.system
     scan, labels = case.read(system)
-    predicted = reference.segmenter(scan).labels.array
+    with blamed_on(case):
+        predicted = reference.segmenter(scan).labels.array
     axes = turned_grid(scan, system.orientation).axes
     return assess(system, labels, predicted, case.annotated, reference.usual, axes)

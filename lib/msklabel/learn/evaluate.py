@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.learn.annotation import UNKNOWN, known_classes
-from msklabel.learn.cases import Case
+from msklabel.learn.cases import Case, blamed_on
 from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.predict.engine import Segmentation, dice
 from msklabel.system import System
@@ -34,12 +34,17 @@ def case_dice(
     """Dice for each case and label name.
 
     NaN where neither truth nor prediction has the label, and for a label that was not looked for.
+
+    Raises:
+        Unusable: If one of them cannot be read or segmented.
     """
     result: CaseDice = {}
     read = one_ahead(lambda case: case.read(segmenter.system), cases)
     for done, (case, pair) in enumerate(zip(cases, read, strict=True), 1):
         scan, truth = pair.result()
-        result[case.id] = label_dice(segmenter.system, segmenter(scan).labels.array, truth, case.annotated)
+        with blamed_on(case):
+            predicted = segmenter(scan).labels.array
+        result[case.id] = label_dice(segmenter.system, predicted, truth, case.annotated)
         if progress:
             progress(done, len(cases))
     return result

@@ -17,12 +17,12 @@ from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
 
 from msklabel.durable import replace_text
-from msklabel.errors import Conflict
+from msklabel.errors import Conflict, UserError
 from msklabel.imaging import Scan
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.read import read_labels
 from msklabel.learn.asked import switch, whole
-from msklabel.learn.cases import Case, prepare_case
+from msklabel.learn.cases import Case, LeftOut, Unusable, blamed_on, prepare_case
 from msklabel.learn.fit import Recipe
 from msklabel.learn.prepared_cache import PreparedCache
 from msklabel.learn.progress import Progress
@@ -39,6 +39,7 @@ from msklabel.predict.source import read_for
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
+_PLAN = "plan.json"
 
 
 class Pair(Protocol):
@@ -151,9 +152,27 @@ class SystemTrainTask(TrainTask):
 
     def _train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         order = self._order(request)
-        cases = self._cases(order, bool(request.get("resume")))
+        cases = self._cases(bool(request.get("resume")))
+        left_out = self._left_out(cases)
+        while True:
+            try:
+                return self._train_on([case for case in cases if case.id not in left_out], order, left_out)
+            except Unusable as error:
+                logger.warning("%s: left out of the training: %s", self.system.name, error)
+                case = error.case
+                left_out[case.id] = LeftOut(case.label, case.image, error.reason)
+
+    def _left_out(self, cases: Sequence[Case]) -> dict[str, LeftOut]:
+        """Scans that could not be used when this training was last begun, and have not changed since."""
+        known = {name: LeftOut(**kept) for name, kept in read_json(self.folder / _PLAN).get("left_out", {}).items()}
+        now = {case.id: (case.label, case.image) for case in cases}
+        return {name: one for name, one in known.items() if now.get(name) == (one.label, one.image)}
+
+    def _train_on(self, cases: Sequence[Case], order: Order, left_out: Mapping[str, LeftOut]) -> dict[str, Any]:
+        if order.variant:
+            cases = [case for case in cases if self._fits(case, order.variant)]
         with reported(lambda *_: self.pause(lambda: False)):
-            plan = self.update.plan(cases, order)
+            plan = self.update.plan(cases, order, left_out)
         self._keep_or_clear(_described(plan, order))
         self.progress.begin(order.recipe.epochs)
         facts: dict[str, Any] = {}
@@ -179,6 +198,7 @@ class SystemTrainTask(TrainTask):
                 "validation": verdict.validation,
                 "reason": "; ".join(verdict.reasons),
                 "held": len(plan.held),
+                "left_out": {name: one.reason for name, one in plan.left_out.items()},
             }
         except Stopped:
             logger.info("%s: stopped; a training of the same labels goes on from here", self.system.name)
@@ -231,31 +251,30 @@ class SystemTrainTask(TrainTask):
             variant,
         )
 
-    def _cases(self, order: Order, resume: bool) -> list[Case]:
+    def _cases(self, resume: bool) -> list[Case]:
         """Labelled scans in the order in which they were labelled.
 
         Args:
-            order: Says which variant they are for.
             resume: Whether a training that was killed is to end with the labels that it began with, if they still
                 count; those that came later are for the next one.
         """
         pairs = sorted(self.pairs(self.system.name), key=lambda pair: pair.version_id)
         if resume:
-            begun = set(read_json(self.folder / "plan.json").get("considered", []))
+            begun = set(read_json(self.folder / _PLAN).get("considered", []))
             keys = [pair.annotated.key(pair.sha256) for pair in pairs]
             if begun and begun <= set(keys):
                 pairs = [pair for pair, key in zip(pairs, keys, strict=True) if key in begun]
-        cases = [_case(self.system, pair) for pair in pairs]
-        return [case for case in cases if self._fits(case, order.variant)] if order.variant else cases
+        return [_case(self.system, pair) for pair in pairs]
 
     def _fits(self, case: Case, variant: str) -> bool:
         """Whether a labelled scan is one of those that a variant is for."""
-        scan, labels = case.load()
+        with blamed_on(case):
+            scan, labels = case.load()
         return fitting_variant(self.system, muscle_fat_fraction_percent(self.system, scan, labels)) == variant
 
     def _keep_or_clear(self, plan: dict[str, Any]) -> None:
         """Keep the checkpoint of a training of just this plan, clear any other."""
-        file = self.folder / "plan.json"
+        file = self.folder / _PLAN
         if read_json(file) == plan:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -272,7 +291,9 @@ def _described(plan: Plan, order: Order) -> dict[str, Any]:
         "validation": sorted(case.label for case in selection.validation),
         "held": sorted(plan.held),
     }
-    return {**asdict(order), "base": plan.base, **labels, "considered": sorted(chain(*labels.values()))}
+    considered = sorted({*chain(*labels.values()), *(one.label for one in plan.left_out.values())})
+    left_out = {name: asdict(one) for name, one in plan.left_out.items()}
+    return {**asdict(order), "base": plan.base, **labels, "considered": considered, "left_out": left_out}
 
 
 def _case(system: System, pair: Pair) -> Case:
@@ -286,13 +307,19 @@ def _case(system: System, pair: Pair) -> Case:
         annotated=pair.annotated,
         site=pair.site,
         label=pair.annotated.key(pair.sha256),
-        image=_identity(pair.image),
+        image=_identity(pair),
         accepted=pair.state == "accepted",
     )
 
 
-def _identity(image: Path) -> str:
-    """Changes whenever a scan's file does, or a file of its series."""
+def _identity(pair: Pair) -> str:
+    """Changes whenever a scan's file does, or a file of its series; empty where reading it will say what is wrong."""
+    try:
+        image = pair.image
+    except UserError as error:
+        if error.status >= 500:
+            raise
+        return ""
     files = sorted(image.iterdir()) if image.is_dir() else [image]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
     return f"{image}:{facts}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from msklabel.errors import UserError
 from msklabel.learn.average import between
-from msklabel.learn.cases import Case, PreparedCase, prepare_case
+from msklabel.learn.cases import Case, LeftOut, PreparedCase, prepare_case
 from msklabel.learn.comparison import side_by_side
 from msklabel.learn.doubts import Doubts, best_reference
 from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice, label_means, mean_dice
@@ -59,14 +59,16 @@ class Plan:
     Attributes:
         selection: The labels.
         base: Version that it starts from.
-        held: Checksums of labels that are held back, with the reason.
+        held: Keys of labels that are held back, with the reason.
         serving: Version that the result is compared with.
+        left_out: Scans that cannot be used, by identifier.
     """
 
     selection: Selection
     base: str | None
     held: dict[str, str]
     serving: str | None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,21 @@ class Update:
         self.scores = KeptScores(folder / "scores")
         self.doubts = Doubts(folder / "screening.json")
 
-    def plan(self, cases: Sequence[Case], order: Order) -> Plan:
+    def plan(self, cases: Sequence[Case], order: Order, left_out: Mapping[str, LeftOut] | None = None) -> Plan:
         """Decide on the labels and the starting point of a training.
 
         Args:
-            cases: All labelled scans, in the order in which they were labelled.
+            cases: All labelled scans that can be used, in the order in which they were labelled.
             order: What is asked for.
+            left_out: The others.
 
         Raises:
+            Unusable: If a scan turns out to be one of the others.
             UserError: If there is nothing to train on, or options exclude each other.
         """
+        left_out = left_out or {}
+        if left_out:
+            self.tell({one.label: f"left out, as it cannot be used: {one.reason}" for one in left_out.values()})
         roles = self._decided(cases)
         serving = self.serving(order.variant)
         base = self._base(order)
@@ -134,8 +141,9 @@ class Update:
         if not selection.learned:
             waiting = f"; {len(selection.validation)} labelled scan(s) are kept for validation" if cases else ""
             doubted = f"; {len(held)} label(s) wait for a reviewer" if held else ""
-            raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}{doubted}")
-        return Plan(selection, base, held, serving)
+            unusable = "".join(f"; {name} cannot be used: {one.reason}" for name, one in left_out.items())
+            raise UserError(f"{self.system.name}: no labelled scans to train on yet{waiting}{doubted}{unusable}")
+        return Plan(selection, base, held, serving, left_out)
 
     def fit(
         self,
@@ -303,7 +311,8 @@ class Update:
         selection = plan.selection
         parent = self.versions.get(self.system.name, plan.base).metrics if plan.base else {}
         learned = {case.label for case in selection.learned}
-        considered = learned | {case.label for case in selection.validation} | plan.held.keys()
+        left_out = {one.label for one in plan.left_out.values()}
+        considered = learned | {case.label for case in selection.validation} | plan.held.keys() | left_out
         return {
             **asdict(order.recipe),
             "fingerprint": self.system.fingerprint,
@@ -314,6 +323,7 @@ class Update:
             "training": sorted(learned),
             "validation": sorted(case.label for case in selection.validation),
             "held": dict(sorted(plan.held.items())),
+            "left_out": {name: one.reason for name, one in sorted(plan.left_out.items())},
             "labels": sorted(learned | set(parent.get("labels", []))),
             "considered": sorted(considered),
             "patients": sorted({case.patient for case in selection.learned} | set(parent.get("patients", []))),

@@ -29,6 +29,9 @@ def read_for(system: System, path: str | Path) -> Scan:
     if len(system.channels) == 1:
         scan = read_scan(path)
         _require_modality(system, scan, Path(path).name)
+        if len(scan.array) != 1:
+            needed = f"{system.name} needs 1 channel ({system.channels[0]})"
+            raise ImageError(f"{Path(path).name}: {needed}, this has {len(scan.array)}")
         return scan
     scan = read_channels(path)
     _require_modality(system, scan, Path(path).name)

@@ -1,0 +1,89 @@
+"""A labelled scan that cannot be used is left out of a training and named; the others are learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_learn import RECIPE
+from test_pause import labelled
+from test_preprocess import make_system
+
+from msklabel.errors import Unreachable, UserError
+from msklabel.learn.cases import Unusable, blamed_on
+from msklabel.learn.split import RolesInFile
+from msklabel.learn.task import SystemTrainTask, _case
+from msklabel.learn.versions import Versions
+from msklabel_phantoms.write import save_nifti
+
+SYSTEM = make_system(train={**RECIPE, "epochs": 1})
+CUT_OFF = "cannot be read as an image"
+
+
+def task_of(pairs: list[Any], folder: Path, **more: Any) -> SystemTrainTask:
+    return SystemTrainTask(
+        SYSTEM, Versions(folder / "models"), lambda _: pairs, RolesInFile(folder / "models"), "cpu", **more
+    )
+
+
+def spoil(pairs: list[Any]) -> dict[str, str]:
+    """What is wrong with each of three scans: cut off, of another size, of two channels."""
+    pairs[0].image.write_bytes(pairs[0].image.read_bytes()[:500])
+    save_nifti(np.zeros((9, 9, 9), np.int16), np.eye(4), pairs[1].image)
+    save_nifti(np.zeros((20, 20, 20, 2), np.int16), np.eye(4), pairs[2].image)
+    return {"scan0": CUT_OFF, "scan1": "the scan has 9 x 9 x 9 voxels now, its label", "scan2": "needs 1 channel"}
+
+
+def test_the_others_are_learned_from_and_each_is_named_with_its_reason(tmp_path: Path) -> None:
+    pairs = [labelled(tmp_path, number) for number in range(7)]
+    wrong, told = spoil(pairs), {}
+    stats = task_of(pairs, tmp_path, hold=told.update)({})
+    assert stats["version"] == "0001" and stats["left_out"].keys() == wrong.keys()
+    assert all(says in stats["left_out"][name] for name, says in wrong.items())
+    metrics = Versions(tmp_path / "models").get("toy", "0001").metrics
+    assert metrics["left_out"] == stats["left_out"]
+    assert set(metrics["training"]) | set(metrics["validation"]) == {f"sha{number}" for number in range(3, 7)}
+    assert set(metrics["considered"]) == {pair.sha256 for pair in pairs}, "or it would be trained again and again"
+    for number, says in enumerate(wrong.values()):
+        assert told[number].startswith("left out, as it cannot be used: ") and says in told[number]
+
+
+def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
+    pairs = [labelled(tmp_path, 0)]
+    pairs[0].image.write_bytes(pairs[0].image.read_bytes()[:500])
+    with pytest.raises(UserError, match=f"no labelled scans to train on yet; scan0 cannot be used: .*{CUT_OFF}"):
+        task_of(pairs, tmp_path)({})
+
+
+def test_a_training_that_goes_on_knows_them_and_one_that_was_mended_comes_back(tmp_path: Path) -> None:
+    pairs = [labelled(tmp_path, number) for number in range(4)]
+    whole = pairs[0].image.read_bytes()
+    pairs[0].image.write_bytes(whole[:500])
+    task = task_of(pairs, tmp_path)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    fit, task.update.store = task.update.fit, stop  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        task({})
+    assert set(task._left_out([_case(SYSTEM, pair) for pair in pairs])) == {"scan0"}
+    plans: list[Any] = []
+    task.update.fit = lambda plan, *more: (plans.append(plan), fit(plan, *more))[1]  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        task({"resume": True})
+    assert set(plans[0].left_out) == {"scan0"}, "it is not tried again"
+    pairs[0].image.write_bytes(whole)
+    with pytest.raises(KeyboardInterrupt):
+        task({})
+    assert not plans[1].left_out
+
+
+def test_what_is_wrong_elsewhere_is_not_blamed_on_a_scan(tmp_path: Path) -> None:
+    case = _case(SYSTEM, labelled(tmp_path, 0))
+    with pytest.raises(Unreachable), blamed_on(case):
+        raise Unreachable("the PACS does not answer")
+    with pytest.raises(Unusable, match="scan0: too thin"), blamed_on(case):
+        raise UserError("too thin")
