@@ -91,6 +91,17 @@ def test_what_is_no_number_is_refused_in_scans_and_in_labels(tmp_path: Path, suf
                 reader(file)
 
 
+def test_a_scan_larger_than_any_scanner_is_refused(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((7, 5, 3), np.int16))
+    image.SetSpacing((1.5, 0.05, 428.0))
+    sitk.WriteImage(image, str(tmp_path / "long.nii.gz"))
+    assert read_scan(tmp_path / "long.nii.gz").shape == (3, 5, 7)
+    image.SetSpacing((1.5, 0.05, 429.0))
+    sitk.WriteImage(image, str(tmp_path / "long.nii.gz"))
+    with pytest.raises(ImageError, match=r"is 4\.5 x 0\.25 x 3003 mm large, as its voxels are said to be 1\.5 x 0\.05 x"):
+        read_scan(tmp_path / "long.nii.gz")
+
+
 def test_fractional_label_values_are_refused(tmp_path: Path) -> None:
     import SimpleITK as sitk
 

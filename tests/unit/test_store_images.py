@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -122,6 +123,34 @@ def test_a_new_image_is_noticed_without_being_asked(tmp_path: Path) -> None:
     assert data.list_images() == ["new/a"]
     scan(tmp_path / "new" / "b.nii.gz")
     assert Path(data.get_image_uri("new/b")).exists()
+
+
+def test_what_cannot_be_read_is_offered_to_nobody_until_its_file_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        scan(tmp_path / "s" / f"{name}.nii.gz")
+    file = tmp_path / "s" / "a.nii.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    data = store(tmp_path / "s")
+    for _ in range(3):
+        assert data.take_next(["a", "b"], "anna") == "b"
+    assert caplog.text.count("a cannot be read: a.nii.gz: ") == 1
+    assert list(data.store.images.unreadable()) == ["a"]
+    assert {image.id: image.present for image in data.store.changed_images(-1)} == {"a": False, "b": True}
+    data.store.images.merge_info("a", {"note": "mine"})
+    file.write_bytes(whole)
+    os.utime(file, ns=(1, 1))
+    data.store.images.refresh()
+    assert data.store.images.unreadable() == {} and data.is_readable("a")
+    assert data.get_image_info("a")["note"] == "mine"
+    assert all(image.present for image in data.store.changed_images(-1))
+    os.utime(file, ns=(2, 2))
+    data.store.images.refresh()
+    monkeypatch.setattr("msklabel.store.images._can_be_opened", lambda path: False)  # as on a share that is away
+    file.write_bytes(b"")
+    assert not data.is_readable("a") and data.store.images.unreadable() == {}
 
 
 def test_a_replaced_image_is_read_again(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from msklabel.imaging.dicom import series_files
-from msklabel.imaging.geometry import from_lps
+from msklabel.imaging.geometry import Affine, from_lps
+from msklabel.imaging.geometry import spacing_mm as spacing_mm_of
 from msklabel.imaging.multiframe import stack_affine
 from msklabel.imaging.names import SUFFIXES
 from msklabel.imaging.nifti import require_finite, require_whole
@@ -29,6 +30,7 @@ _FACTS = {
     "0020|000e": "SeriesInstanceUID",
 }
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+_LARGEST_MM = 3000.0
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
@@ -44,8 +46,9 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
         ``lossy``, a sentence, where DICOM images were compressed with losses.
 
     Raises:
-        ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, its
-            values are not all finite, or it is a radiograph and nothing says how large its pixels are.
+        ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, larger
+            than any scanner, its values are not all finite, or it is a radiograph and nothing says how large its
+            pixels are.
     """
     path = Path(path)
     files = _files(path)
@@ -61,6 +64,7 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
     affine = affine if placed is None else placed
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
+    _require_plausible(path, array.shape[1:], affine)
     facts = {name: image.GetMetaData(tag).strip() for tag, name in _FACTS.items() if image.HasMetaDataKey(tag)}
     return Scan(array, affine, facts | ({"lossy": lossy} if lossy else {}))
 
@@ -79,6 +83,14 @@ def read_labels(path: str | Path) -> LabelMap:
     if not np.array_equal(labels, array[0]):
         raise ImageError(f"{path.name}: label values must be whole numbers from 0 to 255")
     return LabelMap(labels, affine)
+
+
+def _require_plausible(path: Path, shape: Sequence[int], affine: Affine) -> None:
+    steps_mm = spacing_mm_of(affine)
+    extent_mm = [n * step for n, step in zip(shape, steps_mm, strict=True)]
+    if max(extent_mm) > _LARGEST_MM:
+        size, steps = (" x ".join(f"{mm:.4g}" for mm in lengths) for lengths in (extent_mm, steps_mm))
+        raise ImageError(f"{path.name}: is {size} mm large, as its voxels are said to be {steps} mm; mend its header")
 
 
 def _files(path: Path) -> list[Path]:

@@ -227,8 +227,9 @@ class JobRunner:
             job.end_ts = _now()
             if job.status == "RUNNING":
                 job.status = "ERROR" if error else "DONE"
-            if error and str(error) not in (job.details[-1] if job.details else ""):
-                job.details.append(str(error))
+            told = "stopped" if job.status == "STOPPED" else str(error)  # which it may not say itself
+            if error and told not in (job.details[-1] if job.details else ""):
+                job.details.append(told)
         self._keep(job)
         if error:
             job.outcome.set_exception(error)

@@ -176,7 +176,8 @@ class Trainer:
         """Choose recipe or fine-tuning, and go on from a checkpoint where there is one."""
         recipe, how = self.system.train, self.system.train.finetune
         if finetune:
-            self.epochs = ceil(self.epochs * how.epochs_fraction)
+            if self.epochs == recipe.epochs:  # nobody asked for another number
+                self.epochs = ceil(self.epochs * how.epochs_fraction)
             self.average = MovingAverage(self.network, how.average_decay)
             self.optimizer = build_optimizer(self.network.parameters(), recipe, how.learning_rate_factor)
             self.schedule = finetune_schedule(self.optimizer, how, self.epochs * samples.steps())

@@ -28,7 +28,7 @@ from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
 from msklabel.store.headers import check_self_contained, segment_names
-from msklabel.store.images import Grid, Images
+from msklabel.store.images import UNREADABLE, Grid, Images
 from msklabel.store.jobs import Jobs
 from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
 from msklabel.store.leases import Leases
@@ -50,7 +50,7 @@ _NOTHING = "{}"
 
 @dataclass(slots=True)
 class ChangedImage:
-    """What is known of an image, empty where it is not, whether it is there, and when that was written (µs)."""
+    """What is known of an image, empty where it is not, whether it can be read, and when that was written (µs)."""
 
     id: str
     patient: str
@@ -309,7 +309,7 @@ class Store:
             info = {} if text == _NOTHING else loads(text)
             patient = patient_of(image_id, patient, info)
             site, kind = (str(value or "") for value in (info.get("site") or site, info.get("modality") or modality))
-            found.append(ChangedImage(image_id, patient, site, kind, bool(present), changed))
+            found.append(ChangedImage(image_id, patient, site, kind, present and UNREADABLE not in info, changed))
         return found
 
     def setting(self, key: str, default: str) -> str:

@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore
 
 from msklabel.errors import Conflict, UserError
 from msklabel.imaging.names import without_suffix
+from msklabel.imaging.scan import ImageError
 from msklabel.store.archive import write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
@@ -103,6 +104,8 @@ class MskDatastore(Datastore):
         """Whether the image can be read; the first time it is, later its file's size and date are looked at."""
         try:
             self.store.images.grid(image_id)
+        except ImageError:  # the log has it once
+            return False
         except UserError as error:
             logger.warning("%s is passed over: %s", image_id, error)
             return False

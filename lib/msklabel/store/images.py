@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select
+from sqlalchemy import String, cast, insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.errors import Conflict, NotFound, UserError
@@ -19,6 +20,7 @@ from msklabel.imaging.channels import read_channels
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
+from msklabel.imaging.scan import ImageError
 from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, sha256_of, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
@@ -27,6 +29,8 @@ from msklabel.store.names import checked_info, is_image_id
 from msklabel.store.schema import Image, Setting
 from msklabel.store.source import Source, contents_of
 
+logger = logging.getLogger(__name__)
+UNREADABLE = "unreadable"  # noted about an image: why it cannot be read, as long as its file does not change
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
@@ -138,9 +142,18 @@ class Images:
             size_bytes, mtime_ns = self._source.measure(image.file or "")
         except FileNotFoundError:
             size_bytes, mtime_ns = image.size_bytes, image.mtime_ns
-        if image.shape and image.affine and (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
-            return Grid(tuple(image.shape), np.array(image.affine))
-        scan = read_channels(self.path(image_id)) if self._channels else read_scan(self.path(image_id))
+        if (size_bytes, mtime_ns) == (image.size_bytes, image.mtime_ns):
+            if image.shape and image.affine:
+                return Grid(tuple(image.shape), np.array(image.affine))
+            if UNREADABLE in image.info:
+                raise ImageError(str(image.info[UNREADABLE]))
+        path = self.path(image_id)
+        try:
+            scan = read_channels(path) if self._channels else read_scan(path)
+        except ImageError as error:
+            if _can_be_opened(path):
+                self._note_unreadable(image_id, (size_bytes, mtime_ns), str(error))
+            raise
         if self._database.refused:
             return Grid(scan.shape, scan.affine)
         with self._database.write(lasting=False) as session:
@@ -149,9 +162,26 @@ class Images:
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
             for fact in ("patient", "site", "modality"):
                 setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
-            if lossy := scan.facts.get("lossy"):
-                row.info = {**row.info, "lossy": lossy}
+            lossy = {"lossy": scan.facts["lossy"]} if scan.facts.get("lossy") else {}
+            row.info = {**_readable(row.info), **lossy}
         return Grid(scan.shape, scan.affine)
+
+    def unreadable(self) -> dict[str, str]:
+        """Images that are there and cannot be read, with the reason, as far as somebody tried."""
+        noted = cast(Image.info, String).contains(f'"{UNREADABLE}"')
+        with self._database.read() as session:
+            rows = session.execute(select(Image.id, Image.info).where(Image.present, noted).order_by(Image.id))
+            return {image_id: str(info[UNREADABLE]) for image_id, info in rows if UNREADABLE in info}
+
+    def _note_unreadable(self, image_id: str, file: tuple[int, int], reason: str) -> None:
+        """Note it once, so that nobody is offered the image, and nobody reads it in vain, until its file changes."""
+        logger.warning("%s cannot be read: %s", image_id, reason)
+        if not self._database.refused:
+            with self._database.write(lasting=False) as session:
+                row = session.get_one(Image, image_id)
+                row.size_bytes, row.mtime_ns = file
+                row.shape = row.affine = None
+                row.info = {**row.info, UNREADABLE: reason}
 
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
@@ -251,10 +281,27 @@ class Images:
             else:
                 if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
                     row.shape = row.affine = None
+                    row.info = _readable(row.info)
                 row.file, row.present = found.file, True
                 row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
         if new:
             session.execute(insert(Image), new)
+
+
+def _can_be_opened(path: Path) -> bool:
+    """Whether what is wrong is in the files themselves, and not with a share that is away or a permission."""
+    try:
+        for file in [path] if path.is_file() else sorted(path.iterdir()):
+            with file.open("rb") as stream:
+                stream.read(1)
+    except OSError:
+        return False
+    return True
+
+
+def _readable(info: dict[str, Any]) -> dict[str, Any]:
+    """What is noted about an image, but not that it cannot be read."""
+    return {key: value for key, value in info.items() if key != UNREADABLE}
 
 
 def _count_change(session: Session) -> None:
