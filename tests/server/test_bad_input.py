@@ -102,6 +102,7 @@ def upload(name: str, path: str, field_name: str, filename: str, content: bytes,
 SYSTEM_PARAMS = {"params": json.dumps({"model": SYSTEM})}
 DETACHED = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: /etc/passwd\n\n"
 JSON = {"Content-Type": "application/json"}
+HUGE = 10**24
 GARBAGE = b"this is no image" * 100
 
 CASES = [
@@ -227,8 +228,13 @@ CASES = [
     Bad("score the unknown", "POST", "/scoring/nope", 404, "dice"),
     Bad("score a path", "POST", "/scoring/dice", 400, "y_pred", body={"y_pred": "../../x"}),
     Bad("unknown batch", "POST", "/batch/infer/nope", 404, DRAFT),
+    Bad("no number of scans", "POST", f"/batch/infer/{DRAFT}", 400, "a whole number", body={"max_batch_size": "x"}),
     Bad("unknown choice of scans", "POST", f"/batch/infer/{DRAFT}?images=some", 422, "'images'"),
     Bad("nothing runs", "GET", "/scoring/?check_if_running=true", 404, "no scoring job"),
+    # ids that no database could hold
+    Bad("compare with no version", "GET", f"/msk/labels/diff?a={HUGE}&b=1", 404, f"no label version {HUGE}"),
+    Bad("measures of no version", "GET", f"/msk/quantities?version={HUGE}", 404, f"no label version {HUGE}"),
+    Bad("review no version", "POST", "/msk/labels/review", 404, f"{HUGE}", body={"version": HUGE, "state": "accepted"}),
     # the rest
     Bad("unknown strategy", "POST", "/activelearning/nope", 404, "random"),
     Bad("tag of a path", "POST", "/activelearning/first", 400, "label_tag", body={"label_tag": "../x"}),

@@ -16,6 +16,7 @@ from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
 
 from msklabel.errors import Conflict, NotFound
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.schema import LabelVersion
 
 pytestmark = pytest.mark.usefixtures("any_database")
 
@@ -102,6 +103,33 @@ def test_a_removed_label_is_marked_and_stays(studies: Path, tmp_path: Path) -> N
     assert again.status()["label_tags"] == {}
     with pytest.raises(NotFound):
         again.remove_label("siteA/scan1", "final")
+
+
+def test_a_label_that_comes_while_one_is_removed_stays(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = store(studies)
+    save(data, tmp_path / "label.nii.gz", blocks(1))
+    newest = data.store.labels.newest
+
+    def newest_then_another(*asked: str | None) -> LabelVersion:
+        found = newest(*asked)
+        save(data, tmp_path / "label.nii.gz", blocks(2))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(data.store.labels, "newest", newest_then_another)
+        data.store.labels.withdraw("siteA/scan1", "final")
+    first, second = data.store.labels.history("siteA/scan1")
+    assert first.withdrawn is not None
+    assert second.withdrawn is None
+    np.testing.assert_array_equal(read(data.get_label_uri("siteA/scan1", "final")), blocks(2))
+
+
+def test_an_id_that_no_database_could_hold_is_of_no_version(studies: Path) -> None:
+    for version in (0, -1, 2**31, 2**63, 10**24):
+        with pytest.raises(NotFound, match=f"there is no label version {version}"):
+            store(studies).store.labels.get(version)
 
 
 def test_two_systems_side_by_side(studies: Path, tmp_path: Path) -> None:

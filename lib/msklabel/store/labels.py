@@ -37,6 +37,7 @@ ORIGINAL = "original"
 SUFFIX = ".nii.gz"
 _INCOMING = ".incoming-"
 _LEFTOVER_S = 3600
+_LARGEST_ID = 2**31 - 1  # that PostgreSQL's integer holds; databases raise on larger numbers
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,12 @@ class Labels:
         Raises:
             NotFound: If there is none.
         """
-        with self._database.read() as session:
-            version = session.get(LabelVersion, version_id)
+        version = None
+        if 0 < version_id <= _LARGEST_ID:
+            with self._database.read() as session:
+                version = session.get(LabelVersion, version_id)
         if version is None:
-            raise NotFound(f"there is no label version {version_id}")
+            raise NotFound(f"there is no label version {str(version_id)[:80]}")
         return version
 
     def newest(self, image_id: str, tag: str, system: str | None = None) -> LabelVersion:
@@ -283,13 +286,16 @@ class Labels:
     def withdraw(self, image_id: str, tag: str, system: str | None = None, who: str | None = None) -> None:
         """Mark all versions of a label as removed; without a system, those of the newest version's system.
 
+        One that is submitted meanwhile stays: whoever removed the label did not know of it.
+
         Raises:
             NotFound: If there is none.
         """
-        system = self.newest(image_id, tag, system).system
+        newest = self.newest(image_id, tag, system)
         query = select(LabelVersion).where(LabelVersion.image_id == image_id, LabelVersion.tag == tag)
+        query = query.where(LabelVersion.system == newest.system, LabelVersion.id <= newest.id)
         with self._database.write() as session:
-            for version in session.scalars(_of_system(query, system).where(LabelVersion.withdrawn.is_(None))):
+            for version in session.scalars(query.where(LabelVersion.withdrawn.is_(None))):
                 version.withdrawn = now()
                 add_review(session, version, WITHDRAWN, None, who)
 

@@ -8,13 +8,13 @@ import torch
 from fastapi import APIRouter, Body
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 
+from msklabel.learn.asked import whole
 from msklabel.serve.context import AsAdmin, AsUser, Ctx, author
 from msklabel.serve.options import BATCH_INFER, check_known, choose_options
 from msklabel.serve.running import job_status, run_job, stop_job
 
 router = APIRouter(prefix="/batch", tags=["Infer"])
 _KIND = "batch_infer"
-_DEFAULTS = {"max_workers": 1, "label_tag": "original"}
 
 
 @router.get("/infer", summary="The last batch inference, the running one (404 if none), or all")
@@ -34,6 +34,7 @@ async def start(
     models = (await ctx.info.latest())["models"]
     check_known(model, models, "model")
     options = choose_options(params or {}, BATCH_INFER, models[model].get("config") or {})
+    options["max_batch_size"] = whole(options, "max_batch_size", 0, lowest=0)
     if not torch.cuda.is_available():
         options["multi_gpu"] = False  # MONAI Label divides by the number of GPUs
     request = {
