@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from store_samples import SHAPE, blocks, read, scan, store, write
 
-from msklabel.errors import NotFound, StorageFull, UserError
+from msklabel.errors import NotFound, StorageFull, Unreachable, UserError
 from msklabel.imaging import ImageError
+from msklabel.store.core import Store
 from msklabel.store.datastore import MskDatastore
 
 
@@ -146,3 +147,10 @@ def test_info_must_be_an_object(studies: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="expected a JSON object"):
             call()
     assert state_files(studies) == []
+
+
+def test_a_postgresql_that_does_not_answer_is_said_in_one_sentence(tmp_path: Path) -> None:
+    store = Store(tmp_path, tmp_path / "state", {}, database="postgresql://nobody@127.0.0.1:1/x")
+    with pytest.raises(Unreachable, match=r"the database does not answer: .*refused") as refused:
+        store.open()
+    assert "\n" not in str(refused.value)

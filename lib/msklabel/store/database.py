@@ -6,18 +6,19 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
-from msklabel.errors import ReadOnly, UserError
+from msklabel.errors import ReadOnly, Unreachable, UserError
 from msklabel.store.migrate import is_current, revision_of, upgrade
 
 _BUSY_MS = 60_000
+_REASON_CHARACTERS = 500
 _LASTING = "lasting"  # of a connection: what was said to SQLite last
 _WRITERS = 0x6D736B6C  # PostgreSQL's advisory lock that a writer holds
 
@@ -58,7 +59,12 @@ class Database:
 
         Raises:
             Conflict: If the database is of a newer version.
+            Unreachable: If a PostgreSQL does not answer.
         """
+        with nullcontext() if self.is_sqlite else reached():
+            self._create()
+
+    def _create(self) -> None:
         if self.is_sqlite:
             with self.engine.connect() as connection:
                 connection.connection.dbapi_connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[union-attr]
@@ -158,6 +164,20 @@ class Database:
         finally:
             if mine:
                 turn.release()
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Say in one sentence that a database server does not answer.
+
+    Raises:
+        Unreachable: If it does not.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        reason = " ".join(str(error.orig).split())[:_REASON_CHARACTERS]
+        raise Unreachable(f"the database does not answer: {reason or 'no reason given'}") from error
 
 
 def copy_database(source: Path, target: Path) -> None:

@@ -8,17 +8,17 @@ READ) reads all of it, so that nobody has to stop, and nothing of it is half the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Table, func, insert, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from msklabel.errors import Conflict, NotFound, Unreachable
+from msklabel.errors import Conflict, NotFound
 from msklabel.store.database import Database
+from msklabel.store.database import reached as reached
 from msklabel.store.migrate import is_current
 from msklabel.store.schema import Base
 
@@ -67,22 +67,6 @@ def fill(source: Database, writing: Connection) -> None:
             _copy(reading, writing, table)
     for table in tables:
         _continue_numbers(writing, table)
-
-
-@contextmanager
-def reached() -> Iterator[None]:
-    """Say in one sentence that a database server does not answer.
-
-    Raises:
-        Unreachable: If it does not.
-    """
-    try:
-        yield
-    except OperationalError as error:
-        lines = str(error.orig).strip().splitlines()
-        raise Unreachable(
-            f"the database does not answer: {lines[-1].strip() if lines else 'no reason given'}"
-        ) from error
 
 
 def check_current(connection: Connection) -> None:
