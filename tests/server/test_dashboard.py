@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import requests
@@ -15,6 +16,7 @@ from live import ANNOTATOR_TOKEN, SYSTEM, Site, start, wait_for, write_label, wr
 from PIL import Image as Picture
 
 from msklabel.catalogue import load_catalogue
+from msklabel.imaging.preview import UNFIT
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.serve.dashboard import curve, quantity_table
@@ -125,3 +127,15 @@ def test_names_are_text(site: Site) -> None:
 def test_the_curve_runs_from_left_to_right_and_up() -> None:
     assert curve([0.0, None, 1.0]) == [(12.0, 78.0), (288.0, 12.0)]
     assert curve([]) == []
+
+
+def test_a_scan_that_its_label_no_longer_fits_is_told(site: Site) -> None:
+    path = "/msk/preview?image=hip_0&system=" + SYSTEM
+    assert site.ask("GET", path).status_code == 200
+    assert "No picture" not in site.ask("GET", "/").text
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 8), np.int16), np.eye(4)), site.studies / "hip_0.nii.gz")
+    refused = site.ask("GET", path)
+    assert (refused.status_code, refused.json()["detail"]) == (409, UNFIT)
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "No picture" in text and text)
+    assert f"No picture: {UNFIT}." in page
+    assert "<img" not in page

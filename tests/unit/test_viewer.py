@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from starlette.responses import Response
 
-from msklabel.errors import NotFound, UserError
+from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging.preview import preview_png
-from msklabel.imaging.scan import Scan
+from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.imaging.viewer_frames import frames_of, from_pictures, to_pictures
 from msklabel.serve.ohif import fetch as fetch_module
 from msklabel.serve.ohif.fetch import fetch
@@ -93,6 +93,13 @@ def test_planes_of_a_flat_stack_are_drawn_to_one_scale() -> None:
     picture = Picture.open(io.BytesIO(preview_png(scan, None, {})))
     assert picture.height == 240  # 80 mm
     assert picture.width == 360 + 4 + 360 + 4 + 240
+
+
+@pytest.mark.parametrize(("shape", "affine"), [((6, 4, 4), np.eye(4)), ((4, 4, 4), np.diag([1.0, 1, 2, 1]))])
+def test_a_preview_of_a_scan_that_its_label_does_not_fit_is_refused(shape: tuple[int, ...], affine: np.ndarray) -> None:
+    scan = Scan(np.zeros((1, 4, 4, 4), np.float32), np.eye(4), {})
+    with pytest.raises(Conflict, match="no longer fit"):
+        preview_png(scan, LabelMap(np.ones(shape, np.uint8), affine), {1: (255, 0, 0)})
 
 
 def test_without_npm_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from msklabel.imaging.geometry import closest_axes, spacing_mm
+from msklabel.errors import Conflict
+from msklabel.imaging.geometry import closest_axes, same_grid, spacing_mm
 from msklabel.imaging.scan import LabelMap, Scan
 
+UNFIT = "the scan has another grid than when this label was drawn: they no longer fit"
 _HEIGHT = 240
 _GAP = 4
 _OPACITY = 0.5
@@ -26,7 +28,12 @@ def preview_png(scan: Scan, labels: LabelMap | None, colors: Mapping[int, tuple[
         scan: The first channel is drawn, from its 1st to its 99th percentile.
         labels: On the voxels of the scan; None for none.
         colors: RGB for each index.
+
+    Raises:
+        Conflict: If the label is not on the voxels of the scan.
     """
+    if labels and not same_grid(labels.array.shape, labels.affine, scan.shape, scan.affine):
+        raise Conflict(UNFIT)
     image = _upright(scan.array[0], scan.affine)
     drawn = np.zeros(image.shape, np.uint8) if labels is None else _upright(labels.array, labels.affine)
     axes, _ = closest_axes(scan.affine)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import nibabel as nib
+import numpy as np
+
 from msklabel.errors import UserError
+from msklabel.imaging import same_grid
+from msklabel.imaging.geometry import Affine
+from msklabel.imaging.preview import UNFIT
 from msklabel.serve.context import Context
 from msklabel.serve.ohif.viewer import ROOT
+from msklabel.store.images import Grid
 from msklabel.store.labels import FINAL
 from msklabel.store.schema import Image, LabelVersion, now
 
@@ -131,9 +140,28 @@ def _submission(ctx: Context, version: LabelVersion, image: Image) -> dict[str, 
         "warnings": version.warnings,
         "quantities": quantity_table((measured or {}).get("rows", [])),
         "unmeasured": "" if measured else (found.error or "") if found else "not measured yet",
+        "unfit": _unfit(ctx, version, image),
         "picture": f"/msk/preview?{urlencode({'image': version.image_id, 'system': version.system})}",
         "open": viewer_link(image),
     }
+
+
+def _unfit(ctx: Context, version: LabelVersion, image: Image) -> str:
+    """Why a label cannot be drawn on its scan; empty where it can."""
+    store = ctx.store.store
+    try:
+        scan = Grid(tuple(image.shape), np.array(image.affine)) if image.shape else store.images.grid(image.id)
+        shape, affine = _grid_of(store.labels.file(version))
+    except (UserError, OSError) as error:
+        return str(error)
+    return "" if same_grid(shape, affine, scan.shape, scan.affine) else UNFIT
+
+
+@lru_cache(maxsize=64)
+def _grid_of(label: Path) -> tuple[tuple[int, ...], Affine]:
+    """Shape and affine of a label file, which never changes, from its header."""
+    file: Any = nib.load(label)
+    return file.shape, np.asarray(file.affine, np.float64)
 
 
 def quantity_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
