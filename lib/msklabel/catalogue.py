@@ -35,6 +35,8 @@ def load_catalogue(folder: Path | None = None, names: Iterable[str] = (), profil
     """
     files = {file.stem: file for file in sorted(configs_folder().glob("*.yaml"))}
     if folder is not None:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder")
         own = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
         if not own:
             raise ConfigError(f"{folder}: no *.yaml files in this folder")

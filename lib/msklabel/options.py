@@ -117,8 +117,7 @@ class Options:
         if unknown:
             raise ConfigError(f"--conf {unknown[0]}: unknown key; keys: {describe_keys()}")
         device = conf.get("device") or None
-        if device and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-            raise ConfigError(f"--conf device: {device!r}; one of cpu, cuda or cuda:N")
+        check_device(device, "--conf device")
         state = Path(conf["state"]).resolve() if conf.get("state") else None
         pacs = PacsOptions.from_conf(studies, conf) if studies.startswith(("http://", "https://")) else None
         if pacs:
@@ -142,6 +141,16 @@ class Options:
             mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
             pacs=pacs,
         )
+
+
+def check_device(device: str | None, option: str) -> None:
+    """Refuse what is no device.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if device and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"{option}: {device!r}; one of cpu, cuda or cuda:N")
 
 
 def _minutes(conf: Mapping[str, str], key: str, default: float) -> float:

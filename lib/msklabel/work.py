@@ -22,13 +22,15 @@ from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.options import Options
 from msklabel.predict.ahead import Ahead
+from msklabel.predict.backends import require_backend
 from msklabel.predict.interpolate import StoredLabel
-from msklabel.predict.selection import Selection
+from msklabel.predict.selection import AUTO, Selection
 from msklabel.predict.served import ServedModel
 from msklabel.predict.task import INTERPOLATE, THRESHOLD_SUFFIX, ClassicalTask, InterpolateTask, ModelTask
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.labels import FINAL, ORIGINAL
 from msklabel.store.site import pacs_of, source_of
+from msklabel.system import ConfigError, System
 
 logger = logging.getLogger(__name__)
 _MOST_AHEAD = 64  # segmentations; some hundred kilobytes each
@@ -58,6 +60,7 @@ class Work:
         """
         self.options = Options.from_conf(studies, conf)
         self.systems = load_catalogue(self.options.configs, self.options.models, self.options.profile)
+        _check(self.options, self.systems)
         self.versions = Versions(self.options.state / "models")
         self.pacs = pacs_of(self.options)
         self.choosers = Choosers(self.versions)
@@ -110,7 +113,7 @@ class Work:
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """All scoring methods."""
-        device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = _device_of(self.options)
         wait = waiter(self.options.state / PRECEDENCE)
         select = Selection(self.options.state, self.options.backend)
         summary = SummaryScoring(self.choosers, self.versions, device, wait, select)
@@ -257,6 +260,24 @@ class Work:
         if request.get("session") and isinstance(image, str) and Path(image).resolve().is_relative_to(sessions):
             return image
         return None
+
+
+def _check(options: Options, systems: Mapping[str, System]) -> None:
+    """Refuse, before anything starts, options that name what is not there.
+
+    Raises:
+        ConfigError: If ``train_after`` names a system that is not served.
+        UserError: If there is no such backend, or it cannot be used here.
+    """
+    for name, _ in options.train_after:
+        if name and name not in systems:
+            raise ConfigError(f"--conf train_after: no system {name!r}; systems: {', '.join(systems)}")
+    if options.backend != AUTO:
+        require_backend(options.backend, torch.device(_device_of(options)))
+
+
+def _device_of(options: Options) -> str:
+    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _asked_images(request: Mapping[str, Any], store: Datastore) -> Sequence[str]:

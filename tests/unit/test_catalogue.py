@@ -12,12 +12,14 @@ from test_preprocess import make_system
 from msklabel.app import MskLabelApp
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli import joined_conf
+from msklabel.cli.infer import infer
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.options import Options
 from msklabel.predict.source import read_for
 from msklabel.system import ConfigError
+from msklabel.work import Work
 
 
 @pytest.fixture
@@ -60,6 +62,38 @@ def test_unknown_names_list_what_there_is(names: list[str], profile: str, senten
 def test_an_empty_configs_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \*\.yaml files"):
         load_catalogue(tmp_path)
+    with pytest.raises(ConfigError, match="nope: no such folder"):
+        load_catalogue(tmp_path / "nope")
+
+
+@pytest.mark.parametrize(
+    ("conf", "sentence"),
+    [
+        ({"backend": "openvno"}, "backend 'openvno' is not known; one of auto, eager, channels_last, compiled, "),
+        ({"backend": "cuda_graph", "device": "cpu"}, "backend 'cuda_graph' cannot be used on cpu; here: auto, eager"),
+        ({"train_after": "10,60;hip=5,30"}, "--conf train_after: no system 'hip'; systems: hip_tissue_ct$"),
+    ],
+)
+def test_options_that_name_what_is_not_there_are_refused_at_the_start(
+    tmp_path: Path, conf: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Work("", str(tmp_path), {"models": "hip_tissue_ct", **conf})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "banana"}, "--device: 'banana'; one of cpu, cuda or cuda:N"),
+        ({"backend": "openvno"}, "--backend: 'openvno'; one of auto, eager, "),
+    ],
+)
+def test_a_command_refuses_an_unknown_device_or_backend_also_where_it_has_no_effect(
+    tmp_path: Path, options: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        infer(tmp_path, "hip_tissue_ct_threshold", tmp_path / "label.nii.gz", **options)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rich.table import Table
 from msklabel.catalogue import load_catalogue
 from msklabel.cli.shared import Configs, Device, Profile, check_output, console
 from msklabel.errors import NotFound, UserError
+from msklabel.options import check_device
 from msklabel.system import PAPER, System
 
 
@@ -32,12 +33,16 @@ def infer(
     """Segment one scan and write its label map, with the scan's exact geometry."""
     from msklabel.imaging.write import write_labels
     from msklabel.learn.versions import Versions
+    from msklabel.predict.backends import BACKENDS
     from msklabel.predict.classical import ClassicalSegmenter
-    from msklabel.predict.selection import Selection
+    from msklabel.predict.selection import AUTO, Selection
     from msklabel.predict.served import ServedModel
     from msklabel.predict.source import read_for
 
     check_output(output)
+    check_device(device, "--device")
+    if backend not in (AUTO, *BACKENDS):
+        raise UserError(f"--backend: {backend!r}; one of {AUTO}, {', '.join(BACKENDS)}")
     catalogue = load_catalogue(configs, profile=profile)
     drafts = {f"{name}_threshold": system for name, system in catalogue.items() if system.thresholds}
     system = drafts.get(model) or catalogue.get(model)

@@ -103,5 +103,6 @@ def _numbers(text: str, option: str) -> list[float]:
     except ValueError:
         numbers = [0.0]
     if text and (len(numbers) != 3 or min(numbers) <= 0 or (option == "--shape" and any(n % 1 for n in numbers))):
-        raise UserError(f"{option}: expected three positive numbers such as 512x512x250, got {text!r}")
+        what = "whole numbers such as 512x512x250" if option == "--shape" else "numbers such as 0.9x0.9x2"
+        raise UserError(f"{option}: expected three positive {what}, got {text!r}")
     return numbers
