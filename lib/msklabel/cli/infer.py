@@ -55,12 +55,27 @@ def infer(
         raise UserError("--state: needed for a trained model; the folder is <studies>/.msklabel unless you moved it")
     else:
         with _shown_progress():
-            version, result = ServedModel(system, Versions(state / "models"), device, Selection(state, backend))(scan)
+            version, result = ServedModel(system, Versions(_models_of(state)), device, Selection(state, backend))(scan)
     write_labels(output, result.labels, system.labels)
     _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
     for warning in result.facts.get("warnings", ()):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
+
+
+def _models_of(state: Path) -> Path:
+    """The folder of trained versions.
+
+    Raises:
+        NotFound: If there is none.
+    """
+    if not state.is_dir():
+        raise NotFound(f"--state: {state}: no such folder; it is <studies>/.msklabel unless you moved it")
+    if (state / "models").is_dir():
+        return state / "models"
+    inside = state / ".msklabel"
+    meant = f"; is {inside} meant?" if inside.is_dir() else ", or nothing is trained yet"
+    raise NotFound(f"--state: {state} holds no models: it is no state folder{meant}")
 
 
 @contextmanager

@@ -25,6 +25,17 @@ def conf_of(**values: Any) -> dict[str, str]:
     return {key: str(value) for key, value in values.items() if value not in (None, "")}
 
 
+def state_folder(studies: Path, state: Path | None) -> Path:
+    """Where labels and models are kept.
+
+    Raises:
+        NotFound: If there is no such folder of images, or no such state folder where one is named.
+    """
+    if not (state or studies).is_dir():
+        raise NotFound(f"{state or studies}: no such folder")
+    return state or studies / ".msklabel"
+
+
 def check_output(output: Path) -> None:
     """Refuse, before any work, a label map that could not be written.
 

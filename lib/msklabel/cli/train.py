@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from msklabel.catalogue import app_folder, load_catalogue
+from msklabel.cli.backup import Database
 from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
 from msklabel.system import PAPER
 
@@ -28,11 +29,12 @@ def train(
     profile: Profile = PAPER,
     device: Device = None,
     state: State = None,
+    database: Database = None,
 ) -> None:
     """Train a system on the labels submitted so far; goes on where a stopped training was."""
     from msklabel.work import Work
 
-    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
+    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state, database=database)
     work = Work(str(app_folder()), str(studies), conf)
     request: dict[str, Any] = {
         "model": system,

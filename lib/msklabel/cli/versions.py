@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from msklabel.catalogue import app_folder, load_catalogue
-from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
+from msklabel.cli.backup import Database
+from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console, state_folder
 from msklabel.system import PAPER
 
 
@@ -17,8 +18,10 @@ def versions(studies: Studies, configs: Configs = None, state: State = None) -> 
     """List the trained versions of every system; the served one is marked."""
     from msklabel.learn.versions import Versions
 
-    store = Versions((state or studies / ".msklabel") / "models")
-    table = Table("system", "version", "served", "Dice (validation)", "scans (training + validation)", "time", "why")
+    store = Versions(state_folder(studies, state) / "models")
+    table = Table(box=None, pad_edge=False, caption="Dice on the validation scans; scans to train on + to validate on")
+    for title in ("system", "version", "served", "Dice", "scans", "time", "why"):
+        table.add_column(title, no_wrap=title != "why", overflow="fold")  # a name that is cut off names nothing
     for name in load_catalogue(configs):
         for version in store.names(name):
             metrics = store.get(name, version).metrics
@@ -26,9 +29,9 @@ def versions(studies: Studies, configs: Configs = None, state: State = None) -> 
                 name,
                 version,
                 "yes" if version == store.serving(name) else "",
-                f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "not validated",
+                f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "–",
                 f"{metrics.get('training_scans')} + {metrics.get('validation_scans')}",
-                str(metrics.get("time", "")),
+                str(metrics.get("time", ""))[:16].replace("T", " "),
                 "; ".join([metrics.get("validation_status", ""), *metrics.get("reasons", [])]).strip("; "),
             )
     console.print(table)
@@ -46,7 +49,7 @@ def rollback(
     from msklabel.learn.versions import Versions
 
     load_catalogue(configs, [system])
-    store = Versions((state or studies / ".msklabel") / "models")
+    store = Versions(state_folder(studies, state) / "models")
     served = store.roll_back(system, version, variant, getpass.getuser())
     console.print(f"{system}: version {served} is served now", highlight=False)
 
@@ -60,11 +63,12 @@ def compare(
     profile: Profile = PAPER,
     device: Device = None,
     state: State = None,
+    database: Database = None,
 ) -> None:
     """Compare two versions label by label and case by case, on the frozen validation scans."""
     from msklabel.work import Work
 
-    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state)
+    conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state, database=database)
     found = Work(str(app_folder()), str(studies), conf).compare(system, a, b, measure=True)
     labels = Table("label", "cases", f"Dice {a}", f"Dice {b}", "worst case", "p (worse by 0.01)", title=system)
     for name, row in found["labels"].items():

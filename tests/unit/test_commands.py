@@ -1,0 +1,84 @@
+"""Commands on a state folder: what is listed in whatever width, and one sentence where something is not there."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from msklabel.catalogue import load_catalogue
+from msklabel.cli import train as train_module
+from msklabel.cli import versions as versions_module
+from msklabel.cli.infer import infer
+from msklabel.errors import NotFound, Unreachable, UserError
+from msklabel.imaging import LabelMap
+from msklabel.imaging.write import write_labels
+from msklabel.learn.versions import Versions
+from msklabel.networks import build_network, weights_of
+
+SYSTEM = "hip_tissue_ct"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/x"
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """A folder with a scan and one trained version of the demo profile."""
+    system = load_catalogue(None, [SYSTEM], "demo")[SYSTEM]
+    write_labels(tmp_path / "scan.nii.gz", LabelMap(np.ones((40, 40, 4), np.uint8), np.diag([5.0, 5, 5, 1])))
+    versions = Versions(tmp_path / ".msklabel" / "models")
+    reasons = ["published: mean Dice 0.5 on 12 frozen scans, where the version before had 0.4"]
+    facts = {"mean_dice": 0.5, "training_scans": 10, "validation_scans": 12, "time": "2026-11-22T21:47:43+0000"}
+    versions.add(system, [weights_of(build_network(system))], {**facts, "reasons": reasons})
+    versions.publish(SYSTEM, "0001")
+    return tmp_path
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_names_and_times_of_versions_are_never_cut_off(
+    studies: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(versions_module, "console", Console(file=screen, width=width))
+    versions_module.versions(studies)
+    shown = screen.getvalue()
+    for whole in (SYSTEM, "0001", "2026-11-22 21:47", "0.500", "10 + 12"):
+        assert whole in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    nope = tmp_path / "nope"
+    for asked in (lambda: versions_module.versions(nope), lambda: versions_module.rollback(SYSTEM, nope)):
+        with pytest.raises(NotFound, match="nope: no such folder"):
+            asked()
+    with pytest.raises(NotFound, match="nope: no such folder"):
+        versions_module.versions(tmp_path, state=nope)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_folder_that_is_none_is_told_from_one_without_a_model(studies: Path, tmp_path: Path) -> None:
+    scan, label = studies / "scan.nii.gz", tmp_path / "label.nii.gz"
+    with pytest.raises(NotFound, match=r"--state: .*nope: no such folder; it is <studies>/.msklabel unless"):
+        infer(scan, SYSTEM, label, state=studies / "nope")
+    with pytest.raises(NotFound, match=r"holds no models: it is no state folder; is .*/\.msklabel meant\?"):
+        infer(scan, SYSTEM, label, state=studies)
+    with pytest.raises(NotFound, match="holds no models: it is no state folder, or nothing is trained yet"):
+        infer(scan, SYSTEM, label, state=studies / ".msklabel" / "models")
+    assert not label.exists()
+
+
+def test_weights_of_another_profile_name_the_remedy(studies: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\(profile demo, .*\(profile paper, .*\); give --profile demo \(a server: "):
+        infer(studies / "scan.nii.gz", SYSTEM, tmp_path / "label.nii.gz", state=studies / ".msklabel", device="cpu")
+
+
+def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None:
+    with pytest.raises(Unreachable, match="the database does not answer"):
+        train_module.train(SYSTEM, studies, database=NOWHERE)
+    with pytest.raises(Unreachable, match="the database does not answer"):
+        versions_module.compare(SYSTEM, "0001", "0001", studies, database=NOWHERE)
+    assert not (studies / ".msklabel" / "msklabel.db").exists()
