@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -20,6 +22,8 @@ from msklabel.imaging.preview import UNFIT
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network
 from msklabel.serve.dashboard import curve, quantity_table
+from msklabel.store.database import Database
+from msklabel.store.jobs import Jobs
 
 EVIL = "<script>alert(1)</script>"
 
@@ -88,6 +92,31 @@ def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> Non
     alike = (np.abs(picture - color / 2) < 128).all(axis=2) & (picture[..., 2] > picture[..., 0] + 30)
     assert alike.mean() > 0.02
     assert picture.shape[1] > 2 * picture.shape[0]  # three planes
+
+
+def test_a_failed_training_is_shown_until_a_later_one_succeeds(site: Site) -> None:
+    jobs = Jobs(Database(site.state / "msklabel.db"))
+
+    def shown(said: bool) -> bool:
+        return (": the disk is full" in site.ask("GET", "/").text) is said
+
+    jobs.put("1", "train", {"model": SYSTEM}, "ERROR", "the disk is full")
+    jobs.put("2", "train", {"model": SYSTEM}, "STOPPED")
+    jobs.put("3", "train", {"model": "another"}, "DONE")
+    wait_for(lambda: shown(True))
+    jobs.put("4", "train", {"model": SYSTEM}, "DONE")
+    wait_for(lambda: shown(False))
+
+
+def test_only_the_script_of_the_page_may_run(site: Site) -> None:
+    answer = site.ask("GET", "/")
+    [script] = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert f"; script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert 'details id="next-' in answer.text
+    assert "script-src" not in site.ask("GET", "/docs").headers["content-security-policy"]
 
 
 def test_it_refreshes_itself_and_fits_a_phone(page: str) -> None:

@@ -19,7 +19,7 @@ def test_a_job_whose_server_was_killed_is_listed_as_lost(tmp_path: Path) -> None
     try:
         done = first.ask("POST", f"/batch/infer/{DRAFT}?images=all&run_sync=true", json={"max_batch_size": 1})
         assert done.status_code == 200, done.text
-        [finished] = listed(first)
+        [finished], before = listed(first), first.ask("GET", "/batch/infer").json()
         assert (finished["status"], finished["request"]["model"]) == ("DONE", DRAFT)
         assert finished["started"] < finished["ended"] and "1 of 1" in finished["detail"]
         killed = first.ask("POST", f"/batch/infer/{DRAFT}?images=all").json()["id"]
@@ -37,5 +37,12 @@ def test_a_job_whose_server_was_killed_is_listed_as_lost(tmp_path: Path) -> None
         assert [job["id"] for job in listed(second, "?newest=1")] == [killed]
         assert second.ask("GET", "/msk/jobs?kind=nothing").json()["detail"].startswith("kind 'nothing': expected one")
         assert second.ask("GET", "/batch/infer?check_if_running=true").status_code == 404
+        last = second.ask("GET", "/batch/infer").json()
+        assert (last["id"], last["status"], last["request"]["model"]) == (killed, "LOST", DRAFT)
+        told = second.ask("GET", "/batch/infer?all=true").json()
+        assert [(job["id"], job["status"]) for job in told] == [(finished["id"], "DONE"), (killed, "LOST")]
+        assert {"id", "status", "request", "start_ts", "end_ts", "details"} == set(told[0])
+        assert told[0]["request"] == before["request"] and told[0]["details"] == [finished["detail"]]
+        assert second.ask("GET", "/train/").json()["detail"] == "there was no train job yet"
     finally:
         second.stop()

@@ -19,10 +19,11 @@ from msklabel.imaging.preview import UNFIT
 from msklabel.serve.context import Context
 from msklabel.serve.ohif.viewer import ROOT
 from msklabel.store.images import Grid
+from msklabel.store.jobs import JobRow
 from msklabel.store.labels import FINAL
 from msklabel.store.schema import Image, LabelVersion, now
 
-_QUEUE, _NEWEST, _VERSIONS = 5, 6, 12
+_QUEUE, _NEWEST, _VERSIONS, _TRAININGS = 5, 6, 12, 100
 _JOBS = ("train", "scoring", "batch_infer", "quantities")
 _QUANTITIES = {
     "volume_cm3": "cm³",
@@ -39,9 +40,12 @@ def collect(ctx: Context) -> dict[str, Any]:
     store, info = ctx.store.store, ctx.app.info()
     images = {image.id: image for image in store.all_images()}
     current = store.labels.current(FINAL)
+    failed = _failed(store.jobs.recent("train", _TRAININGS))
     newest = sorted(current, key=lambda pair: pair[0].id, reverse=True)[:_NEWEST]
     return {
-        "systems": {name: _system(ctx, name, info, current) for name in ctx.app.systems},
+        "systems": {
+            name: {**_system(ctx, name, info, current), "failed": failed.get(name)} for name in ctx.app.systems
+        },
         "scans": len(images),
         "busy": [
             {"image": lease.image_id, "title": title(images.get(lease.image_id)), "who": lease.holder}
@@ -90,6 +94,20 @@ def _system(ctx: Context, name: str, info: dict[str, Any], current: list[tuple[L
         "curve": curve([version["dice"] for version in versions]),
         "queue": _queue(ctx, name),
         "description": (info["models"].get(name) or {}).get("description", ""),
+    }
+
+
+def _failed(trainings: Sequence[JobRow]) -> dict[str, dict[str, str]]:
+    """Of the systems whose last training failed: when, and why; one that was stopped says nothing.
+
+    Args:
+        trainings: Oldest first.
+    """
+    last = {str(job.request.get("model")): job for job in trainings if job.status in ("DONE", "ERROR")}
+    return {
+        system: {"when": _when(job.ended or job.started), "reason": job.detail or "no reason given"}
+        for system, job in last.items()
+        if job.status == "ERROR"
     }
 
 

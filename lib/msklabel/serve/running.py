@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -11,10 +12,13 @@ from fastapi.concurrency import run_in_threadpool
 from msklabel.errors import NotFound
 from msklabel.jobs.process import AlreadyRunning
 from msklabel.serve.context import Context
+from msklabel.store.jobs import JobRow
+
+_RECORDED = 100
 
 
 def job_status(ctx: Context, kind: str, all_jobs: bool, check_if_running: bool) -> Any:
-    """The running job, the last one, or all.
+    """The running job, the last one, or all; those before the last restart as they were recorded.
 
     Raises:
         NotFound: If there is none.
@@ -24,10 +28,25 @@ def job_status(ctx: Context, kind: str, all_jobs: bool, check_if_running: bool) 
         if job is None:
             raise NotFound(f"no {kind} job is running")
         return job.describe()
-    jobs = ctx.jobs.jobs(kind)
+    jobs = [job.describe() for job in ctx.jobs.jobs(kind)]
+    if all_jobs or not jobs:
+        known = {job["id"] for job in jobs}
+        recorded = ctx.store.store.jobs.recent(kind, _RECORDED)
+        jobs = [_before_restart(row) for row in recorded if row.id not in known] + jobs
     if not jobs:
         raise NotFound(f"there was no {kind} job yet")
-    return [job.describe() for job in jobs] if all_jobs else jobs[-1].describe()
+    return jobs if all_jobs else jobs[-1]
+
+
+def _before_restart(row: JobRow) -> dict[str, Any]:
+    """A job that an earlier server recorded, in the form of :meth:`Job.describe`."""
+    told: dict[str, Any] = {"id": row.id, "status": row.status, "request": row.request, "start_ts": _local(row.started)}
+    told |= {"end_ts": _local(row.ended)} if row.ended else {}
+    return {**told, **({"details": [row.detail]} if row.detail else {})}
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 async def run_job(ctx: Context, kind: str, request: Mapping[str, Any], run_sync: bool, enqueue: bool = False) -> Any:

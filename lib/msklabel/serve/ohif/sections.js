@@ -145,7 +145,7 @@ function submission(panel) {
 
 function statusText(system) {
   if (!system) return '';
-  const version = system.version ? `Serving ${system.version}.` : 'No trained version yet.';
+  const version = system.version ? `Serving ${system.version}.` : 'No version in service yet.';
   const { training, labels_done: done } = system;
   if (!training) return `${version} ${done} scans have a label.`;
   const epochs = training.total_epochs ? `, epoch ${training.epoch} of ${training.total_epochs}` : '';

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
 
 from msklabel import __version__
 from msklabel.serve.context import Ctx
@@ -16,9 +19,12 @@ from msklabel.serve.routes.auth import sign_in_ways
 from msklabel.serve.users import User
 
 router = APIRouter(include_in_schema=False)
+_PAGES = Path(__file__).resolve().parents[1] / "pages"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -27,12 +33,20 @@ _HEADERS = {
 
 @lru_cache
 def _templates() -> Environment:
-    folder = Path(__file__).resolve().parents[1] / "pages"
-    return Environment(loader=FileSystemLoader(folder), autoescape=select_autoescape())
+    return Environment(loader=FileSystemLoader(_PAGES), autoescape=select_autoescape())
 
 
-def _page(name: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_templates().get_template(name).render(**values), headers=_HEADERS)
+@lru_cache
+def _script(name: str) -> tuple[Markup, str]:
+    """A script of ours as part of a page, and the policy that lets this one run and no other."""
+    text = (_PAGES / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Markup(text), f"{_POLICY}; script-src 'sha256-{digest}'"
+
+
+def _page(name: str, policy: str = _POLICY, /, **values: Any) -> HTMLResponse:
+    headers = {**_HEADERS, "Content-Security-Policy": policy}
+    return HTMLResponse(_templates().get_template(name).render(**values), headers=headers)
 
 
 @router.get("/")
@@ -42,7 +56,9 @@ async def home(request: Request, ctx: Ctx) -> HTMLResponse:
     if user is None:
         return _page("signin.html", version=__version__, next="/", **sign_in_ways(ctx))
     info, board = await ctx.info.get(), await request.app.state.dashboard.get()
-    return _page("home.html", info=info, board=board, user=user, pacs=ctx.proxy is not None, version=__version__)
+    script, policy = _script("home.js")
+    shown: dict[str, Any] = {"info": info, "board": board, "user": user, "pacs": ctx.proxy is not None}
+    return _page("home.html", policy, script=script, version=__version__, **shown)
 
 
 @router.get("/docs")
