@@ -1,6 +1,8 @@
 """Fine-tuning: replay, warm-up, the moving average, and what goes wrong on the way."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from test_annotation import VOLUME
 from test_learn import RECIPE, make_case
 from test_preprocess import make_system
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
 from msklabel.errors import UserError
+from msklabel.learn import together
 from msklabel.learn.average import MovingAverage
 from msklabel.learn.cases import Case, prepare_case
+from msklabel.learn.group import DistributedGroup, Group
 from msklabel.learn.optimise import build_optimizer, finetune_schedule
 from msklabel.learn.prepared_cache import PreparedCache
 from msklabel.learn.replay import Item, balanced, replayed
@@ -21,6 +25,7 @@ from msklabel.learn.selection import select
 from msklabel.learn.split import TRAIN, VALIDATION
 from msklabel.learn.together import train_together
 from msklabel.learn.trainer import Stopped, Trainer
+from msklabel.networks import weights_of
 from msklabel.sections import Finetune
 
 PLAIN = {"network": {"name": "plain_unet", "features": [4, 8], "strides": [[1, 1], [2, 2]]}}
@@ -135,6 +140,64 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert [report.epoch for report in seen] == [1, 2]
     assert took["crops"] > 0
     assert all(torch.allclose(alone[name], weights[name], atol=1e-5) for name in alone)
+
+
+def _train_beside(rank: int, folder: Path, port: int) -> None:
+    """One of two processes: what it ends with goes to a file."""
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    system = make_system(train={**RECIPE, "batch": 2})
+    trainer = Trainer(system, folder, device="cpu", epochs=1, group=DistributedGroup())
+    trainer([make_case(0), make_case(1)], [make_case(2)])
+    torch.save([weights_of(trainer.network), trainer.state.best_loss], folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_processes_agree_on_statistics_of_batch_norm_and_on_the_validation(tmp_path: Path) -> None:
+    multiprocessing.spawn(_train_beside, (tmp_path, together._free_port()), nprocs=2)
+    (first, its_loss), (second, other_loss) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert any("running_mean" in name for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert its_loss == other_loss
+
+
+class Following(Group):
+    """A process beside a first one, whose every word is 0: no wish to stop, no Dice, and a loss that never falls."""
+
+    rank = 1
+
+    def from_first(self, value: float, device: torch.device) -> float:
+        return 0.0
+
+
+def test_the_first_process_says_when_all_stop(tmp_path: Path) -> None:
+    trainer = Trainer(make_system(train={**RECIPE, "stop_epochs": 2}), tmp_path, epochs=9, group=Following())
+    trainer([make_case(0)], [make_case(1)], should_stop=lambda: True)
+    assert trainer.state.epoch == 3
+    assert (trainer.state.best_dice, trainer.state.best_loss) == (0, 0)
+
+
+def _one_fails(rank: int, job: Any, said: Any, stop: Any) -> None:
+    if rank:
+        raise RuntimeError("fallen off the bus")
+    time.sleep(600)  # as one that waits for the others
+
+
+def test_all_end_as_soon_as_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_work", _one_fails)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="the training process on cpu failed: RuntimeError: fallen off the bus"):
+        train_together(make_system(), tmp_path, ("cpu", "cpu"), ([make_case(0)], [], []), None, 1, 0)
+    assert time.monotonic() - started < 120
+
+
+@pytest.mark.parametrize(("crops", "expected"), [(1, [1, 1, 1]), (2, [1, 1, 1]), (4, [2, 1, 1])])
+def test_no_batch_is_left_out_because_it_is_small(crops: int, expected: list[int]) -> None:
+    system = make_system(train={**RECIPE, "batch": 4})
+    case = prepare_case(system, make_case(0, left_out=tuple(range(1 + crops, 6))))
+    samples = Samples(system, [case], 0)
+    shares = [[len(batch.image) for batch in samples.epoch(0, rank, 3)] for rank in range(3)]
+    assert shares == [[share] for share in expected]
+    assert samples.steps() == 1
 
 
 def test_prepared_scans_are_kept_and_the_oldest_go_first(tmp_path: Path) -> None:

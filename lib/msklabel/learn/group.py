@@ -20,6 +20,9 @@ class Group:
             crops: How many crops that share has.
         """
 
+    def average_buffers(self, network: nn.Module) -> None:
+        """Make what the network has counted on each share, such as a batch norm's statistics, the mean of them all."""
+
     def from_first(self, value: float, device: torch.device) -> float:
         """What the first process says: all do the same, at the same step."""
         return value
@@ -46,6 +49,16 @@ class DistributedGroup(Group):
         distributed.all_reduce(flat)
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """See :class:`Group`; whole numbers (counters) are the same everywhere."""
+        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
+        flat = torch.cat([buffer.flatten().float() for buffer in buffers])
+        distributed.all_reduce(flat)
+        for buffer, part in zip(buffers, (flat / self.world).split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
     def from_first(self, value: float, device: torch.device) -> float:
         """See :class:`Group`."""

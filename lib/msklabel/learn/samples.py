@@ -94,7 +94,8 @@ class Samples:
         places = self._places(rng)
         order = rng.permutation(len(places))
         groups = [[places[i] for i in order[k : k + train.batch]] for k in range(0, len(order), train.batch)]
-        groups = [mine for group in groups if len(group) >= world for mine in (group[rank::world],)]
+        # Where a batch has fewer crops than there are processes, those without one take one that another has, too.
+        groups = [group[rank::world] or [group[rank % len(group)]] for group in groups]
 
         def batch(group: list[_Place]) -> Batch:
             crops = [augment(_crop(part, start, self.system)) for part, start in group]

@@ -1,11 +1,13 @@
 """Train one network on several GPUs of a machine: a process for each, every batch shared out among them.
 
-The batch stays that of the recipe, so that the result is that of one GPU but for rounding (and for batch norm, which
-sees its own share only); a recipe with batches of one crop trains on one GPU.
+The batch stays that of the recipe, so that the result is that of one GPU but for rounding, and for batch norm, which
+sees its own share only: its statistics are averaged after each epoch. A recipe with batches of one crop trains on one
+GPU. All take each step together, and what one process may find in another way than the others, the first decides.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
 from msklabel.errors import UserError
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
@@ -27,7 +29,9 @@ from msklabel.learn.trainer import Report, Stopped, Trainer
 from msklabel.networks import Weights
 from msklabel.system import System
 
+logger = logging.getLogger(__name__)
 _LOOK_S = 0.2
+_GRACE_S = 2.0  # for what is left after one has failed
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def train_together(
 
     Raises:
         Stopped: If ``should_stop`` said so.
-        UserError: As the trainer does, or if a process ends without a word.
+        UserError: As the trainer does, or as soon as one of the processes fails; the others would wait for it.
     """
     shared = folder / "shared"
     shared.mkdir(parents=True, exist_ok=True)
@@ -107,14 +111,13 @@ def train_together(
             try:
                 word = said.get(timeout=_LOOK_S)
             except Empty:
-                if not any(process.is_alive() for process in processes.processes):
-                    raise UserError(f"{system.name}: a training process ended without a word") from None
+                _require_alive(processes, job)
                 continue
             if isinstance(word, Report):
                 report(word)
             else:
                 answer = word
-        for process in processes.processes:
+        for process in processes.processes if "error" not in answer else ():
             process.join(30)
     finally:
         for process in processes.processes:
@@ -125,6 +128,22 @@ def train_together(
     if "error" in answer:
         raise UserError(answer["error"])
     return load_file(shared / "result"), answer
+
+
+def _require_alive(processes: ProcessContext, job: _Job) -> None:
+    """End all processes once one has failed: the others would wait for it until their time is over.
+
+    Raises:
+        UserError: If one has failed, or all have ended without a word.
+    """
+    try:
+        ended = processes.join(timeout=0, grace_period=_GRACE_S)
+    except ProcessException as error:
+        logger.error("%s: %s", job.system.name, error)
+        where, why = job.devices[error.error_index], str(error).strip().splitlines()[-1]
+        raise UserError(f"{job.system.name}: the training process on {where} failed: {why}") from None
+    if ended:
+        raise UserError(f"{job.system.name}: the training processes ended without a word")
 
 
 def _work(rank: int, job: _Job, said: Any, stop: Any) -> None:

@@ -158,6 +158,7 @@ class Trainer:
         while self.state.epoch < self.epochs and not self._exhausted():
             loss = self._epoch(samples, loss_function, should_stop, pause)
             self.state.epoch += 1
+            self._agree()
             current = self._validate(held_out) if held_out and self._validation_due() else (float("nan"),) * 2
             self._note(*current)
             if self.average is None:
@@ -249,6 +250,12 @@ class Trainer:
             total += loss.detach()
         return total
 
+    def _agree(self) -> None:
+        """Give all processes the same statistics beside the same weights."""
+        self.group.average_buffers(self.network)
+        if self.average is not None:
+            self.group.average_buffers(self.average.network)
+
     def _in_mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.mixed, enabled=self.mixed is not None)
 
@@ -275,7 +282,8 @@ class Trainer:
         table = np.array(rows)
         there = ~np.isnan(table).all(axis=0)
         mean = float(np.nanmean(table[:, there], axis=0).mean()) if there.any() else float("nan")
-        return mean, float(np.mean(losses))
+        # The first process decides for all: were they to round in different ways, one might stop before the others.
+        return self.group.from_first(mean, self.device), self.group.from_first(float(np.mean(losses)), self.device)
 
     def _validation_due(self) -> bool:
         recipe = self.system.train
