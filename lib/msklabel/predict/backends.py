@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from msklabel.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Maps windows (B, C, *space) on its device to class scores (B, classes, *space) there.
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -33,6 +36,15 @@ class TellsFeatures(Protocol):
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Class scores (B, classes, *space) of windows (B, C, *space)."""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A CUDA graph, and where its windows and its scores lie."""
+
+    graph: torch.cuda.CUDAGraph
+    given: torch.Tensor
+    scores: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,26 @@ def compiled(network: nn.Module, site: Site) -> Forward:
 
 
 def cuda_graph(network: nn.Module, site: Site) -> Forward:
-    """Channels last, all kernels of a forward pass started at once."""
+    """Channels last, all kernels of a forward pass started at once; without a graph where none can be recorded."""
     forward = channels_last(network, site)
-    graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+    recorded: _Recorded | None = None
+    possible = True
 
     def replay(windows: torch.Tensor) -> torch.Tensor:
-        if windows.shape not in graphs:
-            graphs[windows.shape] = _captured(forward, windows)
-        graph, given, scores = graphs[windows.shape]
-        given.copy_(windows)
-        graph.replay()
-        return scores.clone()
+        nonlocal recorded, possible
+        count = len(windows)
+        if possible and (recorded is None or len(recorded.given) < count):
+            recorded = None  # gives its memory back first
+            try:
+                recorded = _captured(forward, windows)
+            except RuntimeError as error:
+                logger.warning("no CUDA graph could be recorded; the network runs without one: %s", error)
+                possible = False
+        if recorded is None:
+            return forward(windows)
+        recorded.given[:count].copy_(windows)  # a last, smaller batch leaves the others as they were
+        recorded.graph.replay()
+        return recorded.scores[:count].clone()
 
     return replay
 
@@ -154,7 +175,7 @@ def _autocast(network: Forward, device: torch.device) -> Forward:
     return forward
 
 
-def _captured(forward: Forward, windows: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+def _captured(forward: Forward, windows: torch.Tensor) -> _Recorded:
     """A graph with the place of its windows and of its scores; warmed up on a stream of its own, as PyTorch asks."""
     given = windows.clone()
     stream = torch.cuda.Stream()
@@ -167,4 +188,4 @@ def _captured(forward: Forward, windows: torch.Tensor) -> tuple[torch.cuda.CUDAG
     # Another thread may use the GPU meanwhile, for another system: only what this one does must be fit for a graph.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         scores = forward(given)
-    return graph, given, scores
+    return _Recorded(graph, given, scores)
