@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from msklabel.memory import much_memory_left
+from msklabel.memory import much_memory_left, return_freed_memory, return_gpu_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -77,3 +78,36 @@ def test_much_is_left_while_a_third_is_enough(thirds: float, much: bool, monkeyp
     sizes = {"SC_PAGE_SIZE": page, "SC_PHYS_PAGES": pages}
     monkeypatch.setattr(os, "sysconf", lambda name: sizes[str(name)])
     assert much_memory_left() == much
+
+
+_GIB = 1 << 30
+
+
+def a_gpu(monkeypatch: pytest.MonkeyPatch, free: int, kept: int, used: int) -> list[str]:
+    """A GPU of 80 GiB of which this process keeps and uses some; what it is told to give back goes to the list."""
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * _GIB, 80 * _GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: kept * _GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: used * _GIB)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("empty"))
+    return told
+
+
+@pytest.mark.parametrize(("free", "kept", "used", "much"), [(40, 2, 2, True), (39, 2, 2, False), (30, 11, 1, True)])
+def test_half_of_a_gpu_is_much(free: int, kept: int, used: int, much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 1)  # whatever the processor's memory
+    a_gpu(monkeypatch, free, kept, used)
+    assert much_memory_left("cuda:0") == much
+
+
+def test_a_gpu_gets_back_what_is_not_used_where_that_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = a_gpu(monkeypatch, 60, 3, 2)
+    return_gpu_memory("cuda")
+    return_gpu_memory("cpu")
+    assert not told
+    told = a_gpu(monkeypatch, 60, 4, 2)
+    return_gpu_memory("cuda")
+    assert told == ["empty"]
+    return_freed_memory()
+    assert told == ["empty"] * 2

@@ -10,6 +10,7 @@ import torch
 from test_preprocess import body_in_air, make_system
 from torch import nn
 
+from msklabel.errors import Conflict
 from msklabel.imaging import Scan
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
@@ -60,7 +61,7 @@ def test_publishing_and_rolling_back_never_fail_a_running_request(
 def test_the_version_before_answers_while_the_new_one_is_loaded_where_both_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for_two: bool
 ) -> None:
-    monkeypatch.setattr(served, "much_memory_left", lambda: room_for_two)
+    monkeypatch.setattr(served, "much_memory_left", lambda device: room_for_two)
     system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
     for _ in range(3):
         versions.add(system, [weights_of(build_network(system))], {})
@@ -103,7 +104,7 @@ def test_the_version_before_answers_while_the_new_one_is_loaded_where_both_fit(
 def test_a_version_that_cannot_be_loaded_is_not_hidden_by_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "much_memory_left", lambda: True)
+    monkeypatch.setattr(served, "much_memory_left", lambda device: True)
     system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
     for _ in range(2):
         versions.add(system, [weights_of(build_network(system))], {})
@@ -124,7 +125,7 @@ def test_a_version_is_loaded_ahead_once_and_where_there_is_memory_for_it(
 ) -> None:
     system, versions, plenty = make_system(), Versions(tmp_path), True
     model = ServedModel(system, versions, "cpu")
-    monkeypatch.setattr(served, "much_memory_left", lambda: plenty)
+    monkeypatch.setattr(served, "much_memory_left", lambda device: plenty)
 
     def publish() -> None:
         versions.publish(system.name, versions.add(system, [weights_of(build_network(system))], {}).name)
@@ -139,3 +140,18 @@ def test_a_version_is_loaded_ahead_once_and_where_there_is_memory_for_it(
     assert model.behind, "it takes the place of the other one"
     model.load()
     assert not model.behind
+
+
+def test_a_gpu_gets_its_memory_back_after_each_scan_and_each_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(served, "return_gpu_memory", given_back.append)
+    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
+    model, scan = ServedModel(system, versions, "cpu"), Scan(body_in_air((30, 28, 6))[0][None], np.eye(4))
+    with pytest.raises(Conflict):
+        model(scan)
+    versions.publish("toy", versions.add(system, [weights_of(build_network(system))], {}).name)
+    model(scan)
+    model.apply(lambda engine: engine(scan))
+    assert given_back == ["cpu"] * 3

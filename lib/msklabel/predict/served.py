@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 
 from msklabel.errors import Conflict
 from msklabel.imaging.scan import Scan
-from msklabel.memory import much_memory_left, return_freed_memory
+from msklabel.memory import much_memory_left, return_freed_memory, return_gpu_memory
 from msklabel.networks import Weights
 from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
@@ -69,12 +70,12 @@ class ServedModel:
     def behind(self) -> bool:
         """Whether the version in service can be loaded ahead: in place of an older one, or if much memory is left."""
         name, loaded = self.version, self._loaded.get("")
-        return name is not None and (loaded.version != name if loaded else much_memory_left())
+        return name is not None and (loaded.version != name if loaded else much_memory_left(self.device))
 
     @property
     def can_replace(self) -> bool:
         """Whether there is a version to answer while another one is loaded, and memory for both."""
-        return "" in self._loaded and much_memory_left()
+        return "" in self._loaded and much_memory_left(self.device)
 
     def answering(self, variant: str = "") -> str | None:
         """Name of the version that a segmentation would come from now; None while nothing is trained."""
@@ -111,7 +112,7 @@ class ServedModel:
             Conflict: If no version is in service yet.
             UserError: If the scan does not fit the system, or the version's weights do not.
         """
-        with self._lock:
+        with self._alone():
             loaded = self._engine("")
             name, result = loaded.version, loaded.segment(scan)
             if not self.system.variants:
@@ -130,8 +131,17 @@ class ServedModel:
         Raises:
             Conflict: If no version is in service yet.
         """
-        with self._lock:
+        with self._alone():
             return work(self._engine("").engine)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One after the other; what the largest scan took of a GPU is then there for a training."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                return_gpu_memory(self.device)
 
     def _facts(self, scan: Scan, result: Segmentation, percent: float, missing: str) -> dict[str, Any]:
         """The fat fraction that decided, and what speaks against the model that was taken."""
