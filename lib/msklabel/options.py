@@ -22,8 +22,8 @@ _KEYS = {
     "pacs_cache_gib": "most that is kept of the series fetched from a PACS, GiB (50)",
     "device": "cpu, cuda or cuda:N (a GPU where there is one)",
     "backend": (
-        "what runs the networks: eager, channels_last, compiled, openvino, openvino_f16, openvino_bf16, cuda_graph, or "
-        "the fastest that labels alike (auto)"
+        "what runs the networks: eager, half, channels_last, compiled, openvino, openvino_f16, openvino_bf16, "
+        "cuda_graph, or the fastest that labels alike (auto)"
     ),
     "auto_train": "true or false: train by itself on new labels (true)",
     "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",

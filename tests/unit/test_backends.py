@@ -22,8 +22,8 @@ from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.networks import build_network, weights_of
 from msklabel.networks.contract import with_bottleneck
-from msklabel.predict import backends, on_openvino, selection, trial
-from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, eager
+from msklabel.predict import on_openvino, selection, trial
+from msklabel.predict.backends import BACKENDS, Site, candidates, eager
 from msklabel.predict.engine import Engine
 from msklabel.predict.progress import reported
 from msklabel.predict.selection import Selection
@@ -333,47 +333,3 @@ def test_a_backend_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         Selection(tmp_path, "tensorrt")(system, weights, CPU, "first/0001", 0)
     with pytest.raises(UserError, match="'cuda_graph' cannot be used on cpu"):
         Selection(tmp_path, "cuda_graph")(system, weights, CPU, "first/0001", 0)
-
-
-class Replayed:
-    """What stands for a CUDA graph: it fills the place of the scores anew."""
-
-    def __init__(self, forward: Forward, given: torch.Tensor) -> None:
-        self.forward, self.given, self.scores = forward, given, forward(given)
-
-    def replay(self) -> None:
-        self.scores.copy_(self.forward(self.given))
-
-
-def test_one_graph_serves_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-
-    def captured(forward: Forward, windows: torch.Tensor) -> backends._Recorded:
-        sizes.append(len(windows))
-        graph = Replayed(forward, windows.clone())
-        return backends._Recorded(graph, graph.given, graph.scores)
-
-    monkeypatch.setattr(backends, "_captured", captured)
-    network = Faked().eval()
-    forward = BACKENDS["cuda_graph"](network, Site(CPU, torch.zeros(1, 1, 8, 8)))
-    with torch.inference_mode():
-        for count in (2, 4, 1, 4, 3):
-            windows = torch.rand(count, 1, 8, 8)
-            torch.testing.assert_close(forward(windows), network(windows))
-    assert sizes == [2, 4]
-
-
-def test_a_graph_that_cannot_be_recorded_is_done_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refused(forward: Forward, windows: torch.Tensor) -> backends._Recorded:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(backends, "_captured", refused)
-    network = Faked().eval()
-    forward = BACKENDS["cuda_graph"](network, Site(CPU, torch.zeros(1, 1, 8, 8)))
-    with torch.inference_mode():
-        for _ in range(2):
-            windows = torch.rand(2, 1, 8, 8)
-            torch.testing.assert_close(forward(windows), network(windows))
-    assert caplog.text.count("not permitted") == 1

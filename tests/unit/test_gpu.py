@@ -14,9 +14,9 @@ from msklabel.catalogue import load_catalogue
 from msklabel.learn.losses import build_loss
 from msklabel.learn.trainer import Stopped, Trainer
 from msklabel.networks import build_network, load_weights, weights_of
-from msklabel.predict.backends import candidates
+from msklabel.predict.backends import BACKENDS, Forward, Site, candidates, cuda_graph, eager, half
 from msklabel.predict.engine import Engine
-from msklabel.predict.selection import Selection
+from msklabel.predict.selection import Selection, _key, site_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,6 +45,44 @@ def test_every_backend_labels_as_the_cpu_does(backend: str) -> None:
     engine = Engine(system, [], "cuda", [forward])
     for _ in range(2):  # a graph is recorded first, then replayed
         assert np.mean(engine(scan).labels.array == on_cpu) > 0.99
+
+
+def test_eager_is_single_precision_on_a_gpu_too() -> None:
+    system = make_system()
+    torch.manual_seed(0)
+    network, windows = build_network(system).eval(), torch.rand(3, 1, 16, 16)
+    with torch.inference_mode():
+        expected = network(windows)
+        found = eager(network, site_of(system, torch.device("cuda")))(windows.cuda()).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_one_graph_serves_batches_of_any_size() -> None:
+    system, device = make_system(), torch.device("cuda")
+    torch.manual_seed(0)
+    network = build_network(system).to(device).eval()
+    forward, plain = cuda_graph(network, site_of(system, device)), half(network, site_of(system, device))
+    with torch.inference_mode():
+        for count in (2, 4, 1, 4, 3):
+            windows = torch.rand(count, 1, 16, 16, device=device)
+            torch.testing.assert_close(forward(windows), plain(windows), atol=0.05, rtol=0.05)
+
+
+def test_the_backend_that_is_remembered_is_checked_for_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msklabel.predict.selection._QUICK_VOXELS", 0)
+    system, device = make_system(), torch.device("cuda")
+    weights = weights_of(build_network(system))
+    key = _key(system, site_of(system, device))
+    monkeypatch.setattr(Selection, "_remembered", lambda self: {key: {"backend": "cuda_graph"}})
+    assert Selection(tmp_path)(system, weights, device, "first/0002", 0)[0] in ("cuda_graph", "eager")
+
+    def broken(network: torch.nn.Module, site: Site) -> Forward:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setitem(BACKENDS, "cuda_graph", broken)
+    assert Selection(tmp_path)(system, weights, device, "first/0003", 0)[0] == "eager"
 
 
 def test_a_gpu_locates_where_the_cpu_does() -> None:

@@ -22,9 +22,9 @@ from msklabel.imaging.scan import Scan
 from msklabel.networks import Weights, loaded_network
 from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.pipeline.preprocess import Preprocess
-from msklabel.predict.backends import TellsFeatures
+from msklabel.predict.backends import TellsFeatures, half
 from msklabel.predict.engine import Engine
-from msklabel.predict.selection import Selection, version_key
+from msklabel.predict.selection import Selection, site_of, version_key
 from msklabel.predict.source import read_for
 from msklabel.system import System
 
@@ -163,7 +163,8 @@ class Rescore:
                 others = [self.select(system, weights, device, key, n)[1] for n, weights in enumerate(members[1:], 1)]
                 return Engine(system, [], device, [first, *others])
             del first  # the same network comes anew, with its features
-        return Engine(system, [loaded_network(system, weights) for weights in members], device)
+        networks = [loaded_network(system, weights) for weights in members]
+        return Engine(system, networks, device, [half(network, site_of(system, device)) for network in networks])
 
     def _earlier(self, system: System, serving: str) -> Sequence[Weights]:
         """The first members of the versions before the one in service, the latest first, as far as they fit."""

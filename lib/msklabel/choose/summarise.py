@@ -13,9 +13,10 @@ from msklabel.choose.reduce import Reducer, Sums
 from msklabel.choose.summary import Slices, Summary, entry_step, pooled
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.preprocess import Prepared
-from msklabel.predict.backends import TellsFeatures
+from msklabel.predict.backends import TellsFeatures, half
 from msklabel.predict.engine import Engine, Segmentation, Watch
 from msklabel.predict.progress import Progress
+from msklabel.predict.selection import site_of
 from msklabel.system import ConfigError, System
 
 
@@ -40,7 +41,7 @@ class Summarise:
         first = engine.networks[0] if engine.networks else engine.forwards[0]
         assert isinstance(first, nn.Module | TellsFeatures)
         self._features_of = first
-        self._others = [Engine(engine.system, network, engine.device) for network in earlier[: wanted.earlier_versions]]
+        self._others = [_in_half(engine, network) for network in earlier[: wanted.earlier_versions]]
         self.members = (
             *(f"network {number}" for number in range(len(engine.forwards))),
             *(f"flip {axis}" for axis in wanted.flip_axes for _ in engine.forwards),
@@ -48,7 +49,7 @@ class Summarise:
             *(f"earlier {number}" for number in range(len(self._others))),
         )
         if wanted.dropout_passes:
-            self._first = Engine(engine.system, engine.networks[0], engine.device)
+            self._first = _in_half(engine, engine.networks[0])
             try:
                 with dropout_on(engine.networks[0], 0):
                     pass
@@ -89,6 +90,12 @@ class Summarise:
                 self._first.scores(prepared, progress, lambda _, scores: add(scores))
         for other in self._others:
             other.scores(prepared, progress, lambda _, scores: add(scores))
+
+
+def _in_half(engine: Engine, network: nn.Module) -> Engine:
+    """The same engine with another network, in half precision on a GPU."""
+    forward = half(network, site_of(engine.system, engine.device))
+    return Engine(engine.system, network, engine.device, [forward])
 
 
 def _flipped_back(add: Callable[[torch.Tensor], None], axis: int) -> Watch:

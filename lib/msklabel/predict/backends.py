@@ -19,6 +19,8 @@ from torch import nn
 from msklabel.errors import UserError
 
 logger = logging.getLogger(__name__)
+# Single precision is that on a GPU, too: by default what goes into a convolution is rounded to 11 bits there (TF32).
+torch.backends.cudnn.allow_tf32 = False
 
 # Maps windows (B, C, *space) on its device to class scores (B, classes, *space) there.
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -61,12 +63,18 @@ class Site:
 
 
 def eager(network: nn.Module, site: Site) -> Forward:
-    """PyTorch as it is, in half precision on a GPU."""
+    """PyTorch as it is, in single precision."""
+    network = network.to(site.device).eval()
+    return lambda windows: network(windows)
+
+
+def half(network: nn.Module, site: Site) -> Forward:
+    """PyTorch in half precision on a GPU, in single precision on a processor."""
     return _autocast(network.to(site.device).eval(), site.device)
 
 
 def channels_last(network: nn.Module, site: Site) -> Forward:
-    """PyTorch with the channels of a voxel side by side in memory; a copy, the network stays as it is."""
+    """The same with the channels of a voxel side by side in memory; a copy, the network stays as it is."""
     order = torch.channels_last if site.window.ndim == 4 else torch.channels_last_3d
     turned = copy.deepcopy(network).to(site.device, memory_format=order).eval()  # type: ignore[call-overload]
     forward = _autocast(turned, site.device)
@@ -115,12 +123,13 @@ def openvino(network: nn.Module, site: Site, precision: str = "f32") -> Forward:
 OPENVINO_PRECISIONS = {"openvino": "f32", "openvino_f16": "f16", "openvino_bf16": "bf16"}
 BACKENDS: dict[str, Callable[[nn.Module, Site], Forward]] = {
     "eager": eager,
+    "half": half,
     "channels_last": channels_last,
     "compiled": compiled,
     "cuda_graph": cuda_graph,
     **{name: partial(openvino, precision=precision) for name, precision in OPENVINO_PRECISIONS.items()},
 }
-_FOR_GPU_ONLY = ("cuda_graph",)
+_FOR_GPU_ONLY = ("half", "cuda_graph")
 _FOR_CPU_ONLY = tuple(OPENVINO_PRECISIONS)
 _ONLY_WHEN_NAMED = ("compiled",)  # takes longer to make than it saves
 

@@ -79,6 +79,8 @@ class Selection:
         elif known in CONVERTED:  # another version: f32 is there for those whose labels need it
             names = list(dict.fromkeys([known, CONVERTED[0]]))
             known = self._tried(system, weights, device, names, kept, timed=False)["backend"]
+        elif known != PLAIN and device.type != "cpu":  # on a GPU nothing is kept: each time a version is loaded
+            known = self._tried(system, weights, device, [known], kept, timed=False)["backend"]
         if known in CONVERTED:
             return known, _converted(kept, known)
         return self._in_process(known, system, weights, site)
