@@ -19,6 +19,7 @@ from msklabel.learn.split import RolesInFile
 from msklabel.learn.update import Order, Update
 from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights
+from msklabel.predict.engine import Engine
 
 SYSTEM = make_system(train={**RECIPE, "epochs": 8, "batch": 4})
 ORDER = Order(Recipe(epochs=8))
@@ -119,7 +120,7 @@ def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
     way: float, share: float, passed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
-    monkeypatch.setattr(Judged, "_engine", lambda _, members, device=None: members[0])
+    monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
     monkeypatch.setattr("msklabel.learn.update.case_dice", update._dices)
     served = update.versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": SYSTEM.fingerprint})
     update.versions.publish("toy", served.name)
@@ -139,7 +140,7 @@ def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
-    monkeypatch.setattr(Judged, "_engine", lambda _, members, device=None: members[0])
+    monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
     for way in (0.5, 0.1):
         version = update.versions.add(SYSTEM, [{"way": torch.tensor([way])}], {"fingerprint": SYSTEM.fingerprint})
         update.versions.publish("toy", version.name)
@@ -178,3 +179,27 @@ def test_a_variants_version_says_nothing_of_what_the_system_has_considered(tmp_p
     assert versions.considered("toy", "0002") == {"c"}
     newest = versions.newest("toy"), versions.newest("toy", "fatty"), versions.newest("toy", "lean")
     assert [version and version.name for version in newest] == ["0001", "0002", None]
+
+
+def test_all_that_the_gate_compares_runs_on_one_device_in_single_precision(
+    update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was trained."""
+    engines: list[Engine] = []
+    built = Update._engine
+    monkeypatch.setattr(Update, "_engine", lambda *given: engines.append(built(*given)) or engines[-1])
+    cases = [case_of(number) for number in range(4)]
+    made(update, cases[:3], tmp_path / "one")
+    plan = update.plan(cases, ORDER)
+    fitted = replace(update.fit(plan, ORDER, tmp_path / "two"), device=torch.device("cuda:7"))
+    update.store(plan, ORDER, fitted)
+    assert len(engines) >= 3 and {engine.device for engine in engines} == {torch.device("cpu")}
+    window = torch.rand(1, 1, 16, 16)
+    with torch.inference_mode():
+        assert {engine.forwards[0](window).dtype for engine in engines} == {torch.float32}
+
+
+def test_measures_are_taken_on_a_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = (SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [Update(*given, device).device for device in (None, "cpu", "cuda:1")] == ["cuda", "cpu", "cuda:1"]

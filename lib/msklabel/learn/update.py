@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from msklabel.errors import UserError
 from msklabel.learn.average import between
 from msklabel.learn.cases import Case, LeftOut, PreparedCase, prepare_case
@@ -88,7 +90,8 @@ class Update:
         system: The system.
         versions: Where its versions are kept.
         roles: Who trains and who validates.
-        device: Where to predict; None takes the CPU.
+        device: Where everything is measured, in single precision, so that like is compared with like; a GPU where
+            there is one by default.
         prepare: Brings cases to the working grid.
         tell: Told of every label that was looked at, by checksum, why it is held back; empty where it is not.
     """
@@ -107,7 +110,7 @@ class Update:
         self.roles = roles
         self.prepare = prepare
         self.tell = tell
-        self.device = device or "cpu"
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = versions.root / system.name
         self.scores = KeptScores(folder / "scores")
         self.doubts = Doubts(folder / "screening.json")
@@ -196,7 +199,7 @@ class Update:
         tried: list[_Tried] = []
         for share in shares:
             members = fitted.members if share == 1 else [self._on_the_way(str(plan.serving), fitted.members[0], share)]
-            dices = case_dice(self._engine(members, fitted.device), frozen)
+            dices = case_dice(self._engine(members), frozen)
             tried.append(_Tried(share, members, dices, judge(dices, before, draft)))
             if tried[-1].verdict.publish or not frozen:
                 break
@@ -294,9 +297,9 @@ class Update:
         text = thresholds.model_dump_json() if thresholds else ""
         return f"draft-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
-    def _engine(self, members: Sequence[Weights], device: Any = None) -> Engine:
+    def _engine(self, members: Sequence[Weights]) -> Engine:
         networks = [loaded_network(self.system, weights) for weights in members]
-        return Engine(self.system, networks, device or self.device)
+        return Engine(self.system, networks, self.device)
 
     def _record(
         self, plan: Plan, order: Order, fitted: Fitted, chosen: _Tried, tried: Sequence[_Tried]
