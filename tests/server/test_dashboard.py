@@ -168,3 +168,14 @@ def test_a_scan_that_its_label_no_longer_fits_is_told(site: Site) -> None:
     page = wait_for(lambda: (text := site.ask("GET", "/").text) and "No picture" in text and text)
     assert f"No picture: {UNFIT}." in page
     assert "<img" not in page
+
+
+def test_scans_that_cannot_be_read_are_listed_with_the_reason_and_not_among_the_next(site: Site) -> None:
+    (site.studies / "cut & short.nii.gz").write_bytes((site.studies / "hip_1.nii.gz").read_bytes()[:2000])
+    seen = [site.ask("POST", "/activelearning/first", json={"client_id": f"c{number}"}).json() for number in range(9)]
+    assert "cut & short" not in [answer.get("id") for answer in seen]
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "Scans that cannot be read" in text and text)
+    listed = page[page.index("Scans that cannot be read") : page.index("<h2>Use it</h2>")]
+    assert "1, offered to nobody until its file changes" in listed
+    assert re.search(r"<li>cut &amp; short <small>cut &amp; short\.nii\.gz: .*cut off</small></li>", listed)
+    assert "cut &amp; short" not in page[: page.index("Scans that cannot be read")]

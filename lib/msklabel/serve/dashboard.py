@@ -40,13 +40,14 @@ def collect(ctx: Context) -> dict[str, Any]:
     store, info = ctx.store.store, ctx.app.info()
     images = {image.id: image for image in store.all_images()}
     current = store.labels.current(FINAL)
+    unreadable = store.images.unreadable()
     failed = _failed(store.jobs.recent("train", _TRAININGS))
     newest = sorted(current, key=lambda pair: pair[0].id, reverse=True)[:_NEWEST]
     return {
         "systems": {
             name: {**_system(ctx, name, info, current), "failed": failed.get(name)} for name in ctx.app.systems
         },
-        "scans": len(images),
+        "scans": len(images) - len(unreadable),
         "busy": [
             {"image": lease.image_id, "title": title(images.get(lease.image_id)), "who": lease.holder}
             | {"until": lease.expires.strftime("%H:%M"), "open": viewer_link(images.get(lease.image_id))}
@@ -56,6 +57,7 @@ def collect(ctx: Context) -> dict[str, Any]:
         "jobs": [_job(job.describe(), kind, info) for kind in _JOBS if (job := ctx.jobs.running(kind))],
         "inference": ctx.inferences.lengths(),
         "refused": _refused(ctx),
+        "unreadable": [(title(images.get(image_id)), reason) for image_id, reason in unreadable.items()],
         "made": now().strftime("%H:%M:%S UTC"),
     }
 
