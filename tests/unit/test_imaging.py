@@ -1,9 +1,11 @@
 """Reading, writing and geometry of scans and label maps."""
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -100,6 +102,17 @@ def test_a_scan_larger_than_any_scanner_is_refused(tmp_path: Path) -> None:
     sitk.WriteImage(image, str(tmp_path / "long.nii.gz"))
     with pytest.raises(ImageError, match=r"is 4\.5 x 0\.25 x 3003 mm large, as its voxels are said to be 1\.5 x"):
         read_scan(tmp_path / "long.nii.gz")
+
+
+def test_a_small_file_of_too_many_voxels_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((4000, 4000, 4000))
+    header["vox_offset"] = 352
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(1000)))
+    for reader in (read_scan, read_labels):
+        with pytest.raises(ImageError, match=r"has 6\.4e\+10 voxels, more than any scan"):
+            reader(tmp_path / "bomb.nii.gz")
 
 
 def test_fractional_label_values_are_refused(tmp_path: Path) -> None:

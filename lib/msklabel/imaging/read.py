@@ -6,6 +6,7 @@ Radiographs, from DICOM, PNG or JPEG, are read in ``msklabel.imaging.radiograph`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ _FACTS = {
 }
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
+_MOST_VOXELS = 2**31
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
@@ -111,6 +113,7 @@ def _load(path: Path, files: list[Path]) -> sitk.Image:
                 if reader.HasMetaDataKey(0, tag):
                     image.SetMetaData(tag, reader.GetMetaData(0, tag))
             return image
+        _require_room(path)
         if path.name.lower().endswith((".nii", ".nii.gz")):
             require_whole(path)
             require_finite(path)
@@ -122,6 +125,16 @@ def _load(path: Path, files: list[Path]) -> sitk.Image:
                 "rectangular grid first"
             ) from error
         raise ImageError(f"{path.name}: cannot be read as an image; it may be damaged or of another kind") from error
+
+
+def _require_room(path: Path) -> None:
+    """Refuse, before any of it is in memory, what a small compressed file may hold."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    voxels = prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    if voxels > _MOST_VOXELS:
+        raise ImageError(f"{path.name}: has {voxels:.3g} voxels, more than any scan; the most is {_MOST_VOXELS:.3g}")
 
 
 def _unpack(image: sitk.Image, path: Path) -> tuple[np.ndarray, np.ndarray]:
