@@ -92,6 +92,18 @@ def test_it_does_not_matter_how_many_slices_come_at_once() -> None:
     np.testing.assert_array_equal(restorer.labels(), preprocess.restore(scores, prepared.grid))
 
 
+def test_matrices_are_copied_to_where_the_scores_are_only_once() -> None:
+    prepared = Preprocess(make_system())(Scan(body_in_air((40, 34, 20))[0][None], AFFINES["RAS"]))
+    scores = smooth_scores((3, *prepared.image.shape[1:]), seed=0).double()  # needs other matrices, as a GPU's do
+    restorer, copied = Restorer(prepared.grid, whole_slices=True), []
+    for part in scores.split(4, dim=-1):
+        restorer.add(part)
+        copied.append(restorer._matrices)
+    assert len(copied) > 2
+    assert all(matrix.dtype == torch.float64 for matrix in copied[0])
+    assert all(pair[0] is copied[0][0] and pair[1] is copied[0][1] for pair in copied)
+
+
 def test_missing_slices_are_told() -> None:
     preprocess = Preprocess(make_system())
     prepared = preprocess(Scan(body_in_air((40, 34, 20))[0][None], AFFINES["RAS"]))

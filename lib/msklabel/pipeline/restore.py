@@ -67,6 +67,9 @@ class Restorer:
             scores: Shape (classes, X, Y, slices), class 0 the background; not changed afterwards, as they are kept,
                 and on the processor unless whole slices are interpolated.
         """
+        if self._matrices is not None:  # copied to the scores' device once: each copy would wait for it
+            along_x, along_y = self._matrices
+            self._matrices = along_x.to(scores), along_y.to(scores)
         for part in scores.split(_SLICES_AT_ONCE, dim=-1):
             rows = part.permute(3, 1, 2, 0).contiguous()
             if self._matrices is None:
@@ -104,7 +107,7 @@ class Restorer:
         places, shares = self._z.index[number], self._z.weight[number]
         used = [(int(place), float(share)) for place, share in zip(places, shares, strict=True) if share]
         if self._matrices is not None:
-            along_x, along_y = (matrix.to(self._rows[used[0][0]]) for matrix in self._matrices)
+            along_x, along_y = self._matrices
             scores = self._between(used).unflatten(0, (along_x.shape[1], along_y.shape[1]))
             self._chosen.append((along_y @ torch.tensordot(along_x, scores, 1)).argmax(-1).to(torch.uint8))
             return
