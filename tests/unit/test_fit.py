@@ -8,6 +8,7 @@ from test_learn import make_case
 from test_preprocess import make_system
 
 from msklabel.errors import UserError
+from msklabel.learn.evaluate import mean_dice
 from msklabel.learn.fit import Recipe, fit
 from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
@@ -25,6 +26,10 @@ def test_each_scan_is_held_out_once_and_every_fold_is_a_member(tmp_path: Path) -
     fitted = fit(system, ALL, tmp_path, Recipe(epochs=1, folds=2))
     assert len(fitted.members) == 2
     assert set(fitted.fold_dice) == {case.id for case in CASES}
+    for fold, dice in enumerate(fitted.member_dice):
+        held_out = {case.id: fitted.fold_dice[case.id] for case in CASES if fold_of(case.patient, 2) == fold}
+        assert dice == pytest.approx(mean_dice(held_out))
+    assert len(fitted.member_dice) == 2
     assert any(not torch.equal(a, b) for a, b in zip(*(m.values() for m in fitted.members), strict=True))
 
 

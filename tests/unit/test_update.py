@@ -15,8 +15,9 @@ from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice
 from msklabel.learn.fit import Fitted, Recipe
 from msklabel.learn.gate import NOT
+from msklabel.learn.selection import Selection
 from msklabel.learn.split import RolesInFile
-from msklabel.learn.update import Order, Update
+from msklabel.learn.update import Order, Plan, Update
 from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights
 from msklabel.predict.engine import Engine
@@ -203,3 +204,25 @@ def test_measures_are_taken_on_a_gpu_where_there_is_one(tmp_path: Path, monkeypa
     given = (SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [Update(*given, device).device for device in (None, "cpu", "cuda:1")] == ["cuda", "cpu", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("dices", "best"), [([0.5, 0.9, 0.7], 1), ([None, 0.1, None], 1), ([None] * 3, 0), (None, 0), ([0.5, 0.9], 0)]
+)
+def test_a_training_goes_on_from_the_best_member(
+    dices: list[float | None] | None, best: int, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own fold; versions from before that was written down, and imported ones, have no such number."""
+    members = [{"number": torch.tensor([float(number)])} for number in range(3)]
+    record = {"fingerprint": SYSTEM.fingerprint, **({} if dices is None else {"member_dice": dices})}
+    base = update.versions.add(SYSTEM, members, record).name
+    started: list[float] = []
+    monkeypatch.setattr("msklabel.learn.update.fit", lambda *given: started.append(float(given[4]["number"])))
+    update.fit(Plan(Selection([], [], []), base, {}, None), ORDER, tmp_path)
+    assert started == [best]
+
+
+def test_folds_are_written_down_with_their_dice(update: Update, tmp_path: Path) -> None:
+    order = Order(Recipe(epochs=1, folds=2), on_all=True)
+    record = made(update, [case_of(number) for number in range(4)], tmp_path / "folds", order).metrics
+    assert len(record["member_dice"]) == record["members"] == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from msklabel.durable import flush
 from msklabel.errors import UserError
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
-from msklabel.learn.evaluate import CaseDice, case_dice
+from msklabel.learn.evaluate import CaseDice, case_dice, mean_dice
 from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
 from msklabel.learn.together import gpus_for, train_together
@@ -46,13 +46,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Trained members, Dice of each on the cases of its own fold (empty without folds), and what the training took."""
+    """What a training made, and what it took.
+
+    Attributes:
+        members: Weights of each trained network.
+        fold_dice: Dice of each case that a member did not learn from, by this member; empty without folds.
+        seconds: How long all members took.
+        device: Where they were trained.
+        crops: That all members were shown.
+        member_dice: Mean Dice of each member on the cases of its own fold; empty without folds.
+    """
 
     members: list[Weights]
     fold_dice: CaseDice
     seconds: float
     device: torch.device
     crops: int = 0
+    member_dice: list[float] = field(default_factory=list)
 
 
 def fit(
@@ -89,6 +99,7 @@ def fit(
     older = [] if folds else selection.older
     members: list[Weights] = []
     fold_dice: CaseDice = {}
+    member_dice: list[float] = []
     seconds, crops = 0.0, 0
     device = torch.device("cpu")
     for number, (learn, test) in enumerate(groups):
@@ -115,8 +126,10 @@ def fit(
         seconds, crops = seconds + trainer.state.seconds, crops + trainer.state.crops
         if folds:
             engine = Engine(system, loaded_network(system, members[-1]), device)
-            fold_dice |= case_dice(engine, test)
-    return Fitted(members, fold_dice, seconds, device, crops)
+            dices = case_dice(engine, test)
+            member_dice.append(mean_dice(dices))
+            fold_dice |= dices
+    return Fitted(members, fold_dice, seconds, device, crops, member_dice)
 
 
 def _keep(weights: Weights, done: Path, system: System) -> None:

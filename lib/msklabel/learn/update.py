@@ -159,8 +159,15 @@ class Update:
     ) -> Fitted:
         """Train; see :func:`msklabel.learn.fit.fit`."""
         system = self.system.with_variant(order.variant) if order.variant else self.system
-        initial = self.versions.weights(self.system, plan.base)[0] if plan.base else None
+        initial = self._initial(plan.base) if plan.base else None
         return fit(system, plan.selection, folder, order.recipe, initial, report, should_stop, self.prepare, pause)
+
+    def _initial(self, base: str) -> Weights:
+        """Weights of a version; of an ensemble those of the member with the best Dice on the fold it did not see."""
+        members = self.versions.weights(self.system, base)
+        dices = self.versions.get(self.system.name, base).metrics.get("member_dice", [])
+        known = [dice for dice in dices if dice is not None] if len(dices) == len(members) else []
+        return members[dices.index(max(known))] if known else members[0]
 
     def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
         """Compare a trained candidate with the version in service, store it, and publish it if it passes.
@@ -348,4 +355,5 @@ class Update:
             "label_dice": {name: rounded(value) for name, value in label_means(dices).items()},
             "case_dice": {case: {k: rounded(v) for k, v in row.items()} for case, row in dices.items()},
             "cross_validated_dice": rounded(mean_dice(fitted.fold_dice)),
+            "member_dice": [rounded(dice, 6) for dice in fitted.member_dice],
         }
