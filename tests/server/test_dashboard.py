@@ -74,8 +74,8 @@ def test_quantities_are_those_that_were_measured(site: Site) -> None:
         return site.ask("GET", "/msk/quantities?image=hip_0").json()[0].get("rows")
 
     muscle = next(row for row in wait_for(measured) if row["structure"] == "muscle" and row["kind"] == "label")
-    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "<th>cm³</th>" in text and text)
-    assert f"<td>muscle</td><td>{muscle['volume_cm3']:.1f}</td>" in page
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "<th>cm²</th>" in text and text)
+    assert f"<td>muscle</td><td>{muscle['area_cm2']:.1f}</td>" in page
 
 
 def test_quantities_are_a_table_with_units_of_whole_structures() -> None:
@@ -83,6 +83,8 @@ def test_quantities_are_a_table_with_units_of_whole_structures() -> None:
     rows = [whole, {**whole, "side": "left"}, {**whole, "kind": "group"}]
     assert quantity_table(rows) == [["structure", "cm³"], ["femur left", "12.3"]]
     assert quantity_table([]) == []
+    slab = {**whole, "slice": 11, "volume_slices": "9 to 13"}
+    assert quantity_table([slab])[0] == ["structure", "cm³ of 5 slices"]
 
 
 def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> None:

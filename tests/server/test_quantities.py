@@ -51,31 +51,29 @@ def row_of(known: dict[str, Any], structure: str) -> dict[str, Any]:
 def test_a_submitted_label_is_measured_and_measured_again_where_it_is_missing(site: Site, tmp_path: Path) -> None:
     image, other = IMAGES[0], IMAGES[1]
     phantom = site.phantoms[image]
-    muscle = phantom.labels == 5
     version, _ = submit(site, image, phantom.labels)
     known = measured(site, image)
     assert (known["state"], known["version"], known["system"]) == ("measured", version, SYSTEM)
     row = row_of(known, "muscle")
-    mean_hu = float(phantom.image[0].astype(np.int16)[muscle].mean())
-    expected = muscle.sum() * abs(np.linalg.det(phantom.affine[:3, :3])) / 1000
-    if not known["slices"]:  # the phantom shows no neck: means and volumes are those of the whole scan
-        assert row["mean_hu"] == pytest.approx(mean_hu, abs=0.01)
-        assert row["volume_cm3"] == pytest.approx(expected)
-        assert any("no reference slice" in note for note in known["notes"])
+    muscle = phantom.labels[..., known["slices"]["both"]] == 5
+    mean_hu = float(phantom.image[0].astype(np.int16)[..., known["slices"]["both"]][muscle].mean())
+    assert row["mean_hu"] == pytest.approx(mean_hu, abs=0.01)
+    assert row["area_cm2"] == pytest.approx(muscle.sum() * 8 * 8 / 100)
+    assert (row["volume_cm3"], known["volume_slices"]) == (None, None)  # the phantom has four slices of five
+    assert f"{image}: no volume_cm3: it is of 5 slices around slice 1, and 4 of them are in the scan" in known["notes"]
     on_record = site.ask("GET", f"/datastore/label/info?label={image}&tag=final").json()["quantities"]
     assert on_record["rows"] == known["rows"]
 
-    part = np.where(muscle, 5, 0)
     submit(site, other, np.where(site.phantoms[other].labels == 5, 5, 0), annotated={"classes": ["muscle"]})
     assert {row["structure"] for row in measured(site, other)["rows"]} == {"muscle"}
-    assert part.any()
 
     table = site.ask("GET", "/msk/quantities?format=csv")
     assert table.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(table.text)))
     assert {row["image"] for row in rows} == {image, other}
     found = next(r for r in rows if (r["image"], r["structure"], r["side"]) == (image, "muscle", "both"))
-    assert float(found["volume_cm3"]) == pytest.approx(row["volume_cm3"])
+    assert float(found["area_cm2"]) == pytest.approx(row["area_cm2"])
+    assert (found["slice"], found["volume_cm3"]) == ("1", "")
     assert len(site.ask("GET", f"/msk/quantities?version={version}").json()) == 1
     assert site.ask("GET", "/msk/quantities?version=999").status_code == 404
     assert site.ask("GET", "/msk/quantities?image=nothing").status_code == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from msklabel.catalogue import load_catalogue
@@ -56,7 +57,8 @@ class Measuring:
                 self.store.quantities.put(version_id, None, str(error) or type(error).__name__)
                 counts["failed"] += 1
                 continue
-            measured = {"rows": found.rows, "slices": found.slices, "notes": found.notes}
+            measured: dict[str, Any] = {"rows": found.rows, "slices": found.slices}
+            measured |= {"volume_slices": found.volume_slices, "notes": found.notes}
             self.store.quantities.put(version_id, measured)
             logger.info("%s, version %d: measured", version.image_id, version_id)
             counts["measured"] += 1
@@ -86,6 +88,6 @@ def measure_version(store: Store, version: LabelVersion) -> Quantified:
     try:
         found = quantify(version.image_id, labels.array, labels.affine, system, **facts)
     except UserError as error:
-        found = quantify(version.image_id, labels.array, labels.affine, system, choice=SliceChoice("none"), **facts)
+        found = quantify(version.image_id, labels.array, labels.affine, system, choice=SliceChoice("unknown"), **facts)
         notes.append(f"no reference slice: {error}")
-    return Quantified(found.rows, found.profile, found.slices, [*notes, *found.notes])
+    return replace(found, notes=[*notes, *found.notes])

@@ -14,10 +14,11 @@ from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.evaluate import require_known
 from msklabel.measure.partial import LookedAt, looked_at, withhold
-from msklabel.measure.quantities import HEADERS, HU, Measured, asymmetry_percent, height_m, quantities_of
+from msklabel.measure.quantities import HEADERS, HU, NAN, Measured, asymmetry_percent, height_m, quantities_of
 from msklabel.measure.reference_slice import slice_at_percent, thickest_neck
+from msklabel.measure.slab import COLUMN, is_volume, span_words
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
-from msklabel.measure.tally import ALL, Slices, Tally, tally
+from msklabel.measure.tally import ALL, Tally, tally
 from msklabel.system import System
 
 _METAL_HU = 2500  # above the densest bone
@@ -31,7 +32,7 @@ class SliceChoice:
 
     Attributes:
         kind: ``default`` (the system's reference slice where it has one), ``none``, ``index`` from the lowest slice,
-            ``percent`` of the femur from its upper end, or ``neck``.
+            ``percent`` of the femur from its upper end, ``neck``, or ``unknown``: the system's own was not found.
         value: The index or percentage.
         side: Of ``neck``: whose; None: the system's.
     """
@@ -46,11 +47,13 @@ class Quantified:
     """What was measured of a scan.
 
     Attributes:
-        rows: One for each structure and side: ``scan``, ``structure``, ``kind``, ``side``, then quantities with units.
+        rows: One for each structure and side: ``scan``, ``structure``, ``kind``, ``side``; ``slice`` where areas, means
+            and shares are of one; ``volume_slices`` where the system's volumes are of a slab; quantities with units.
         profile: One for each slice, structure and side that is in it.
         slices: The chosen slice by side, counted from the lowest; empty if none was chosen.
         notes: What could not be measured, and why.
-        volume_slices: First and last slice that volumes are taken over; None: all.
+        volume_slices: First and last slice that volumes are taken over, of a system that has a reference slice; None:
+            the whole scan in other systems, and in these no volume can be told.
     """
 
     rows: list[dict[str, Any]]
@@ -98,21 +101,27 @@ def quantify(
     choice = choice or SliceChoice()
     if choice.kind == "percent" and not seen.whole:
         raise UserError(f"a percentage of the femur cannot be told: {seen.words()}")
-    slices, volumes = _chosen(choice, table, labels, affine, system, plane, only)
+    kind = _kind(choice, system, table)
+    slices = _chosen(kind, choice, table, labels, affine, system, plane, only)
+    volumes = _slab(kind, slices, table, system)
     case = Measured(table, system, height_m(height_cm), slices, volumes)
+    span = _span(volumes, table) if system.reference_slice is not None else None
     wanted = quantities_of(system)
     rows: list[dict[str, Any]] = []
     for part in parts:
         row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
         row |= {"side": part.side, "voxels": table.voxels(part)}
-        row |= {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
-        withhold(row, seen, case.at(part), volumes.get(part.side, ALL))
-        rows.append(row)
+        told = {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
+        row |= dict.fromkeys(told, NAN) if kind == "unknown" else told
+        withhold(row, seen, case.at(part), ALL if volumes is None else volumes)
+        rows.append(_with_slices(row, slices, span))
     _add_asymmetry(rows)
-    notes = [*_partial_notes(scan, every, seen), *_notes(scan, case, parts, images, set(wanted))]
-    notes += [*_cut_off(scan, case, parts), *_metal(scan, labels, affine, images, case.slices)]
-    over = np.arange(table.slices)[volumes.get("both", ALL)]
-    span = (int(over[0]), int(over[-1])) if volumes else None
+    notes = _partial_notes(scan, every, seen)
+    if kind == "unknown":
+        notes.append(f"{scan}: nothing but voxels: the slice that {system.name} is measured in was not found")
+    else:
+        notes += [*_notes(scan, case, parts, images, set(wanted)), *_no_slab(scan, case), *_cut_off(scan, case, parts)]
+    notes += _metal(scan, labels, affine, images, case.slices)
     return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes, span)
 
 
@@ -120,6 +129,14 @@ def _partial_notes(scan: str, every: list[Part], seen: LookedAt) -> list[str]:
     notes = [] if seen.whole else [f"{scan}: {seen.words()}; what needs the others is left out"]
     missing = dict.fromkeys(part.structure.name for part in every if not seen.counts(part))
     return notes + ([f"{scan}: not looked for: {', '.join(missing)}"] if missing else [])
+
+
+def _with_slices(row: Mapping[str, Any], slices: Mapping[str, int], span: tuple[int, int] | None) -> dict[str, Any]:
+    """A row that says, behind its side, in which slice and over which slices it was measured, where not in all."""
+    keys = {name: row[name] for name in ("scan", "structure", "kind", "side")}
+    at = {"slice": slices[row["side"]]} if row["side"] in slices else {}
+    over = {COLUMN: span_words(span)} if span is not None else {}
+    return {**keys, **at, **over, **row}
 
 
 def _add_asymmetry(rows: list[dict[str, Any]]) -> None:
@@ -160,7 +177,17 @@ def _femur_percent(profile: NDArray[np.int64]) -> NDArray[np.float64] | None:
     return 100 * (inside[-1] - np.arange(len(profile))) / max(1, inside[-1] - inside[0])
 
 
+def _kind(choice: SliceChoice, system: System, table: Tally) -> str:
+    """The kind of choice that is made; a system without a rule has no slice of its own, nor one that was not found."""
+    if choice.kind == "default":
+        if system.reference_slice is None:
+            return "none"
+        return "neck" if table.slices > 1 else "only"
+    return "none" if choice.kind == "unknown" and system.reference_slice is None else choice.kind
+
+
 def _chosen(
+    kind: str,
     choice: SliceChoice,
     table: Tally,
     labels: NDArray[np.uint8],
@@ -168,27 +195,40 @@ def _chosen(
     system: System,
     plane: Plane | None,
     only: Half | None,
-) -> tuple[dict[str, int], dict[str, Slices]]:
-    """The slice of each side, and the slices that volumes are taken over."""
-    rule = system.reference_slice
-    kind = choice.kind
-    if kind == "default":
-        kind = "neck" if rule is not None and table.slices > 1 else "none"
-    if kind == "none":
-        return {}, {}
+) -> dict[str, int]:
+    """The slice of each side; empty without one."""
+    if kind in ("none", "unknown"):
+        return {}
+    if kind == "only":
+        return dict.fromkeys(SIDES, 0)
     if kind == "index":
         index = int(choice.value)
         if not 0 <= index < table.slices:
             raise UserError(f"slice {index}: the scan has the slices 0 to {table.slices - 1}")
-        return dict.fromkeys(SIDES, index), {}
+        return dict.fromkeys(SIDES, index)
     if kind == "percent":
-        return _at_percent(choice.value, table, system, plane, only), {}
+        return _at_percent(choice.value, table, system, plane, only)
+    rule = system.reference_slice
     if rule is None:
         raise UserError(f"{system.name} has no rule for a reference slice; give a slice or a percentage of the femur")
-    index = _neck_slice(labels, affine, system, plane, only, choice.side or rule.side)
-    low, high = max(0, index - rule.margin_slices), min(table.slices, index + rule.margin_slices + 1)
-    around: Slices = slice(low, high)
-    return dict.fromkeys(SIDES, index), dict.fromkeys(SIDES, around)
+    return dict.fromkeys(SIDES, _neck_slice(labels, affine, system, plane, only, choice.side or rule.side))
+
+
+def _slab(kind: str, slices: Mapping[str, int], table: Tally, system: System) -> slice | None:
+    """The slices that volumes are taken over; None where the scan does not hold all of them, or nobody knows which."""
+    if kind == "unknown":
+        return None
+    if kind not in ("neck", "only") or system.reference_slice is None:
+        return ALL
+    low, high = (slices["both"] + sense * system.reference_slice.margin_slices for sense in (-1, 1))
+    return slice(low, high + 1) if low >= 0 and high < table.slices else None
+
+
+def _span(volumes: slice | None, table: Tally) -> tuple[int, int] | None:
+    if volumes is None:
+        return None
+    over = np.arange(table.slices)[volumes]
+    return int(over[0]), int(over[-1])
 
 
 def _at_percent(percent: float, table: Tally, system: System, plane: Plane | None, only: Half | None) -> dict[str, int]:
@@ -244,10 +284,22 @@ def _notes(
     return notes
 
 
+def _no_slab(scan: str, case: Measured) -> list[str]:
+    """Say that the slab which volumes are of is cut by the end of the scan."""
+    names = ", ".join(name for name in case.system.quantities if is_volume(name))
+    rule = case.system.reference_slice
+    if case.volume_slices is not None or rule is None or not names:
+        return []
+    at = case.slices["both"]
+    there = min(case.tally.slices, at + rule.margin_slices + 1) - max(0, at - rule.margin_slices)
+    wanted = 2 * rule.margin_slices + 1
+    return [f"{scan}: no {names}: it is of {wanted} slices around slice {at}, and {there} of them are in the scan"]
+
+
 def _cut_off(scan: str, case: Measured, parts: list[Part]) -> list[str]:
     """Say of which structures a part lies outside the scan, where their volume is taken over all of it."""
     labels = [part for part in parts if part.structure.kind == "label" and part.side == "both"]
-    if case.tally.slices == 1 or case.volume_slices or not any("volume" in name for name in case.system.quantities):
+    if case.tally.slices == 1 or case.volume_slices != ALL or not any(map(is_volume, case.system.quantities)):
         return []
     cut = [part.structure.name for part in labels if case.tally.profile(part)[[0, -1]].any()]
     if not cut:

@@ -22,6 +22,7 @@ from msklabel.measure.report.page import Picture, Report
 from msklabel.measure.report.provenance import keep_beside
 from msklabel.measure.sarcopenia import with_sarcopenia
 from msklabel.measure.sidecars import annotated_for
+from msklabel.measure.slab import COLUMN
 from msklabel.system import System
 
 _DRAWN = 3  # scans that the report shows
@@ -67,7 +68,8 @@ class Cohort:
 
     Attributes:
         quantities: A row for each scan, structure and side; units in the column names. Where areas, means and shares
-            are of one slice, ``slice`` is its number, counted from the lowest, from 0.
+            are of one slice, ``slice`` is its number, counted from the lowest, from 0; where volumes are of a slab
+            around it, ``volume_slices`` has its first and last.
         profiles: A row for each scan, structure, side and slice.
         clinical: What was given, with index and class of sarcopenia; None without a table.
         report: The page.
@@ -134,19 +136,16 @@ def quantify_folder(
         cases.append(case)
         if scan in drawn:
             pictures += case_pictures(loaded, case.found, system)
-    rows = pd.DataFrame([_with_slice(row, case.found.slices) for case in cases for row in case.found.rows])
+    rows = pd.DataFrame([row for case in cases for row in case.found.rows])
+    if COLUMN in rows:  # where the first scan has none, its place is behind the side all the same
+        keys = [name for name in ("scan", "structure", "kind", "side", "slice", COLUMN) if name in rows]
+        rows = rows[[*keys, *rows.columns.difference(keys, sort=False)]]
     if "slice" in rows:
         rows["slice"] = rows["slice"].astype("Int64")  # a whole number where some scans have none, too
     profiles = pd.DataFrame([row for case in cases for row in case.found.profile])
     shown = None if table is None else table.loc[list(files)]
     report = quantify_report(system, rows, profiles, shown, cases, pictures, model)
     return Cohort(rows, profiles, shown, report, cases)
-
-
-def _with_slice(row: Mapping[str, Any], slices: Mapping[str, int]) -> dict[str, Any]:
-    """A row that says, behind its side, in which slice its areas, means and shares were taken, where in one at all."""
-    keys = {name: row[name] for name in ("scan", "structure", "kind", "side")}
-    return {**keys, **({"slice": slices[row["side"]]} if row["side"] in slices else {}), **row}
 
 
 def _measure(

@@ -16,13 +16,14 @@ from msklabel.measure.quantities import FAT
 from msklabel.measure.report.figures import box_plots, map_figure, overlays, profile_plot
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_files, of_model, of_system, software
+from msklabel.measure.slab import COLUMN, span_words
 from msklabel.system import System
 
 if TYPE_CHECKING:
     from msklabel.measure.quantify import Quantified
     from msklabel.measure.quantify_folder import Case, Loaded
 
-_KEYS = ("scan", "structure", "kind", "side", "slice", "voxels")
+_KEYS = ("scan", "structure", "kind", "side", "slice", COLUMN, "voxels")
 _PROFILED = 6  # scans whose profiles are drawn
 _METHODS = (
     "Volume: voxels times their volume. Area: in the chosen slice. Means (HU, fat fraction) are over the voxels of the "
@@ -91,14 +92,14 @@ def _chosen(cases: Sequence[Case]) -> list[str]:
     chosen = {case.scan: case.found.slices for case in cases if case.found.slices}
     said = [f"{scan}: {', '.join(f'{side} {at}' for side, at in slices.items())}" for scan, slices in chosen.items()]
     spans = {case.scan: case.found.volume_slices for case in cases if case.found.volume_slices}
-    over = [f"{scan}: {first} to {last}" for scan, (first, last) in spans.items()]
+    over = [f"{scan}: {span_words(span)}" for scan, span in spans.items()]
     words = []
     if said:
         words.append(
             f"Areas, mean HU and shares are of these slices, counted from the lowest, from 0: {'; '.join(said)}."
         )
     if over:
-        words.append(f"Volumes are of these slices only, not of the whole scan: {'; '.join(over)}.")
+        words.append(f"Volumes are of these slices only, first to last: {'; '.join(over)}.")
     return words
 
 

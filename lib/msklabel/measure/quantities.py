@@ -1,7 +1,8 @@
 """The quantities that a System can name, each a function of one case and one part of it.
 
 Where a slice is chosen, areas, means and shares are those of that slice, as in Imani et al. 2025; volumes are those of
-the chosen range of slices. Without a choice all are of the whole scan, and there is no area unless it has one slice.
+the range of slices around it that the system names, or none where the scan ends within. Without a choice all are of the
+whole scan, and there is no area unless it has one slice.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class Measured:
         system: Whose labels they are.
         height_m: Of the patient; NaN where it is not known.
         slices: The slice of each side that is measured, by ``both``, ``left`` and ``right``; empty: the whole scan.
-        volume_slices: The slices that volumes are taken over, for each side likewise; a missing one: all.
+        volume_slices: The slices that volumes are taken over; None: the scan does not hold them.
     """
 
     tally: Tally
     system: System
     height_m: float
     slices: Mapping[str, int]
-    volume_slices: Mapping[str, Slices]
+    volume_slices: slice | None
 
     def at(self, part: Part) -> int | None:
         """The chosen slice of a part's side."""
@@ -52,7 +53,7 @@ class Measured:
 
 
 def _volume(case: Measured, part: Part) -> float:
-    return case.tally.volume_cm3(part, case.volume_slices.get(part.side, ALL))
+    return NAN if case.volume_slices is None else case.tally.volume_cm3(part, case.volume_slices)
 
 
 def _volume_per_height2(case: Measured, part: Part) -> float:

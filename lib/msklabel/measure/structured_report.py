@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msklabel.errors import UserError
 from msklabel.measure.quantify import Quantified
+from msklabel.measure.slab import is_volume
 from msklabel.system import System
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def groups_of(found: Quantified, system: System) -> list[Group]:
     from msklabel.imaging.sr_write import Group
 
     heights: dict[tuple[str, ...], list[float]] = {}
-    low, high = found.volume_slices or (0, math.inf)
+    low, high = _span(found)
     for row in found.profile:
         if low <= row["slice"] <= high:
             heights.setdefault(_key(row), []).append(row["z_mm"])
@@ -53,6 +54,16 @@ def groups_of(found: Quantified, system: System) -> list[Group]:
             numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
             groups.append(Group(str(row["structure"]), code, str(row["side"]), numbers, heights.get(_key(row), ())))
     return groups
+
+
+def _span(found: Quantified) -> tuple[float, float]:
+    """First and last slice that something was measured in: those of volumes; without volumes, of areas."""
+    if found.volume_slices is not None:
+        return found.volume_slices
+    volumes = (value for row in found.rows for name, value in row.items() if is_volume(name))
+    if found.slices and all(math.isnan(value) for value in volumes):
+        return min(found.slices.values()), max(found.slices.values())
+    return 0, math.inf
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

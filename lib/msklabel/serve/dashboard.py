@@ -16,11 +16,13 @@ from msklabel.errors import UserError
 from msklabel.imaging import same_grid
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.preview import UNFIT
+from msklabel.measure.slab import volume_unit
 from msklabel.serve.context import Context
 from msklabel.serve.ohif.viewer import ROOT
 from msklabel.store.images import Grid
 from msklabel.store.jobs import JobRow
 from msklabel.store.labels import FINAL
+from msklabel.store.quantities import Quantity
 from msklabel.store.schema import Image, LabelVersion, now
 
 _QUEUE, _NEWEST, _VERSIONS, _TRAININGS = 5, 6, 12, 100
@@ -148,7 +150,8 @@ def _queue(ctx: Context, system: str) -> list[dict[str, Any]]:
 
 def _submission(ctx: Context, version: LabelVersion, image: Image) -> dict[str, Any]:
     found = ctx.store.store.quantities.of_versions([version.id]).get(version.id)
-    measured = found.measured if found else None
+    measured = (found.measured if found else None) or {}
+    table = quantity_table(measured.get("rows", []))
     return {
         "image": version.image_id,
         "title": title(image),
@@ -158,8 +161,8 @@ def _submission(ctx: Context, version: LabelVersion, image: Image) -> dict[str, 
         "state": version.state,
         "when": _when(version.created),
         "warnings": version.warnings,
-        "quantities": quantity_table((measured or {}).get("rows", [])),
-        "unmeasured": "" if measured else (found.error or "") if found else "not measured yet",
+        "quantities": table,
+        "unmeasured": "" if table else _why_not(found),
         "unfit": _unfit(ctx, version, image),
         "picture": f"/msk/preview?{urlencode({'image': version.image_id, 'system': version.system})}",
         "open": viewer_link(image),
@@ -184,6 +187,13 @@ def _grid_of(label: Path) -> tuple[tuple[int, ...], Affine]:
     return file.shape, np.asarray(file.affine, np.float64)
 
 
+def _why_not(found: Quantity | None) -> str:
+    """Why there is no number to show."""
+    if found is None:
+        return "not measured yet"
+    return found.error or "; ".join((found.measured or {}).get("notes", []))
+
+
 def quantity_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What was measured of one label, for people.
 
@@ -197,7 +207,8 @@ def quantity_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     kept = [key for key in _QUANTITIES if any(isinstance(row.get(key), int | float) for row in whole)]
     if not kept:
         return []
-    table = [["structure", *(_QUANTITIES[key] for key in kept)]]
+    units = {**_QUANTITIES, "volume_cm3": volume_unit(whole)}
+    table = [["structure", *(units[key] for key in kept)]]
     for row in whole:
         values = [row.get(key) for key in kept]
         texts = [f"{value:.1f}" if isinstance(value, int | float) else "" for value in values]

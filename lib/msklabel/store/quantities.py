@@ -23,8 +23,8 @@ class Quantity(Base):
     """What was found of one version.
 
     Attributes:
-        measured: ``rows``, ``slices`` and ``notes`` as :class:`msklabel.measure.quantify.Quantified` has them; None
-            where nothing could be measured.
+        measured: ``rows``, ``slices``, ``volume_slices`` and ``notes`` as :class:`msklabel.measure.quantify.Quantified`
+            has them; None where nothing could be measured.
         error: Why nothing could be.
         software: Version of msklabel that measured.
     """
@@ -61,7 +61,7 @@ class Quantities:
 
         Args:
             version_id: The version.
-            measured: ``rows``, ``slices``, ``notes``; what is not a number becomes null.
+            measured: ``rows``, ``slices``, ``volume_slices``, ``notes``; what is not a number becomes null.
             error: Why nothing could be measured.
         """
         with self._database.write(lasting=False) as session:
