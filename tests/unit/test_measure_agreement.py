@@ -111,3 +111,18 @@ class TestTables:
         few = self.run(tmp_path, "--first", a, "--second", b, "--quantity", "volume_cm3")
         assert few.exit_code == 0
         assert "2 cases, at least 3 needed" in (tmp_path / "out" / "report.html").read_text()
+
+    def test_volumes_of_other_numbers_of_slices_are_said(self, tmp_path):
+        files = []
+        for name, spans in (("a", ["3 to 7"] * 4), ("b", ["3 to 7", "4 to 8", "3 to 5", None])):
+            file = self.write(tmp_path, f"{name}.csv", [1.0, 2.0, 4.0, 7.0])
+            pd.read_csv(file).assign(volume_slices=spans, area_cm2=1.0).to_csv(file, index=False)
+            files += [f"--{'first' if name == 'a' else 'second'}", file]
+        result = self.run(tmp_path, *files, "--quantity", "volume_cm3")
+        words = "in 2 of 4 scans over other numbers of slices (first and second: 5 and not known, 5 and 3)"
+        assert f"warning: Volumes are not of as many slices in both tables: {words}." in " ".join(result.output.split())
+        assert pd.read_csv(tmp_path / "out" / "agreement.csv")["note"].tolist() == [words]
+        assert (tmp_path / "out" / "report.html").read_text().count(words) == 2
+        same = self.run(tmp_path, files[0], files[1], "--second", files[1], "--quantity", "volume_cm3")
+        assert "warning" not in same.output
+        assert "warning" not in self.run(tmp_path, *files, "--quantity", "area_cm2").output

@@ -190,3 +190,17 @@ class TestCommand:
         )
         other = ("--outcome", "grip_kg", "--exposure", "bone:area_cm2")
         assert "no exposure 'bone:area_cm2'; there are muscle:area_cm2" in str(self.run(folder, *other).exception)
+
+    def test_volumes_of_other_numbers_of_slices_are_said(self, folder):
+        table = pd.read_csv(folder / "q.csv").assign(volume_slices="3 to 7")
+        table["volume_cm3"] = table["area_cm2"] * 1.5
+        table.loc[:9, "volume_slices"], table.loc[10, "volume_slices"] = "0 to 2", None
+        table.to_csv(folder / "q.csv", index=False)
+        result = self.run(folder, "--outcome", "grip_kg")
+        words = "volumes of 5 slices in 109 scans, 3 slices in 10 scans, not known in 1"
+        assert f"warning: Not of as many slices in all scans: {words}." in " ".join(result.output.split())
+        notes = pd.read_csv(folder / "out" / "associations.csv").set_index("exposure")["note"]
+        assert set(notes["muscle:volume_cm3"]) == {words} and notes["muscle:area_cm2"].isna().all()
+        assert words in (folder / "out" / "report.html").read_text()
+        table.iloc[11:].to_csv(folder / "q.csv", index=False)
+        assert "warning" not in self.run(folder, "--outcome", "grip_kg").output

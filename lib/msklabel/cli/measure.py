@@ -142,6 +142,7 @@ def associate(
     make_folder(out)
     covariates = [name.strip() for name in adjust.split(",") if name.strip()]
     result = associate_tables(quantities, clinical, parse_outcomes(outcome), exposure or (), covariates)
+    _warn(result.warnings)
     result.write(out)
     write_report(result.report, out, pdf)
 
@@ -158,6 +159,7 @@ def agreement(
 
     make_folder(out)
     result = agreement_of_tables(first, second, quantity)
+    _warn(result.warnings)
     result.write(out)
     write_report(result.report, out, pdf)
 
@@ -192,6 +194,11 @@ def distance_map(
     replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
     distance_figure(found, title).savefig(out / f"{structure}_distance_mm.png", dpi=110)
     console.print(f"{out / structure}_distance_mm.nrrd, .vtk and .png written", highlight=False)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for words in warnings:
+        console.print(f"warning: {words}", highlight=False, markup=False)
 
 
 def _slice_choice(text: str) -> SliceChoice:

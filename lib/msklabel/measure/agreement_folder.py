@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from msklabel.measure.clinical import number_columns, read_table
 from msklabel.measure.report.figures import bland_altman_plots, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_table, software
+from msklabel.measure.slab import counts_of, is_volume
 
 _KEYS = ["scan", "structure", "side"]
 _METHODS = (
@@ -25,10 +27,11 @@ _METHODS = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found: a row for each structure and side, and the page."""
+    """What was found: a row for each structure and side, the page, and what speaks against comparing at all."""
 
     table: pd.DataFrame
     report: Report
+    warnings: Sequence[str] = ()
 
     def write(self, out: Path) -> None:
         """Write ``agreement.csv``."""
@@ -50,7 +53,8 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     rows, pictures = [], []
     for (structure, side), group in joined.groupby(["structure", "side"], sort=False):
         a, b = group["first"].to_numpy(), group["second"].to_numpy()
-        rows.append({"structure": structure, "side": side, **_row(a, b)})
+        row = {"structure": structure, "side": side, **_row(a, b)}
+        rows.append(row | {"note": "; ".join(filter(None, [str(row["note"]), _slabs_apart(group)]))})
     both = joined[joined["side"] == "both"]
     pairs = {str(n): (g["first"].tolist(), g["second"].tolist()) for n, g in both.groupby("structure", sort=False)}
     if pairs:
@@ -66,7 +70,9 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
         Section(heading(quantity), (), pictures, [Table("By structure and side", table)]),
     ]
     provenance = [*software(), *of_table("first", first), *of_table("second", second)]
-    return Agreement(table, Report(f"Agreement of {heading(quantity)}", (), sections, provenance))
+    apart = _slabs_apart(joined.drop_duplicates("scan"))
+    notes = [f"Volumes are not of as many slices in both tables: {apart}."] if apart else []
+    return Agreement(table, Report(f"Agreement of {heading(quantity)}", notes, sections, provenance), notes)
 
 
 def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
@@ -79,11 +85,23 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
                 f"{file.name}: the column {missing[0]} is missing; give quantities.csv of msklabel quantify"
             )
         numbers = number_columns(file, table, [quantity])[quantity]
-        tables.append(table[_KEYS].astype(str).assign(**{name: numbers}))
-    joined = tables[0].merge(tables[1], on=_KEYS).dropna()
+        covered = counts_of(table) if is_volume(quantity) else np.nan
+        tables.append(table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered}))
+    joined = tables[0].merge(tables[1], on=_KEYS).dropna(subset=["first", "second"])
     if joined.empty:
         raise UserError(f"{first} and {second} have no scan and structure with a {quantity} in common")
     return joined
+
+
+def _slabs_apart(rows: pd.DataFrame) -> str:
+    """In how many scans the volumes of both tables cover numbers of slices that differ, or that one does not tell."""
+    counts = rows[["first_slices", "second_slices"]].dropna(how="all")
+    apart = counts[counts["first_slices"] != counts["second_slices"]]
+    if apart.empty:
+        return ""
+    pairs = apart.fillna(0).astype(int).value_counts(sort=False).index
+    said = ", ".join(" and ".join(str(count or "not known") for count in pair) for pair in pairs)
+    return f"in {len(apart)} of {len(rows)} scans over other numbers of slices (first and second: {said})"
 
 
 def _row(a: np.ndarray, b: np.ndarray) -> dict[str, object]:

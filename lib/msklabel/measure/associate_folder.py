@@ -15,6 +15,7 @@ from msklabel.measure.report.figures import heat_map
 from msklabel.measure.report.page import Picture, Report, Section, Table
 from msklabel.measure.report.provenance import of_files, of_table, software
 from msklabel.measure.sarcopenia import with_sarcopenia
+from msklabel.measure.slab import is_volume, slabs_in_scans
 
 _METHODS = (
     "One model for each exposure and outcome. Linear: coefficient, the change of the outcome for one unit more. Log: "
@@ -33,11 +34,13 @@ class Associations:
         regressions: A row for each exposure, outcome and adjustment.
         sarcopenia: Correlations of low muscle mass with each exposure, by sex; None without an index.
         report: The page.
+        warnings: What speaks against relating them at all.
     """
 
     regressions: pd.DataFrame
     sarcopenia: pd.DataFrame | None
     report: Report
+    warnings: Sequence[str] = ()
 
     def write(self, out: Path) -> None:
         """Write ``associations.csv`` and, where there is one, ``sarcopenia.csv``."""
@@ -81,7 +84,8 @@ def associate_tables(
     Raises:
         UserError: If a column is missing or mistyped, or no scan is in both tables.
     """
-    measured = wide(read_table(quantities))
+    rows_of_scans = read_table(quantities)
+    measured = wide(rows_of_scans)
     facts = with_sarcopenia(read_clinical(clinical, [*(name for name, _ in outcomes), *covariates]))
     unknown = [name for name in exposures if name not in measured]
     if unknown:
@@ -93,6 +97,11 @@ def associate_tables(
         raise UserError(f"{quantities.name} and {clinical.name} have no scan in common")
     chosen = list(exposures) or list(measured.columns)
     regressions = association_table(table, chosen, outcomes, covariates)
+    slabs = _slabs(rows_of_scans, table, chosen)
+    regressions["note"] = [
+        "; ".join(filter(None, [note, slabs.get(exposure, "")]))
+        for note, exposure in zip(regressions["note"], regressions["exposure"], strict=True)
+    ]
     sections = [Section("How it was computed", [*_METHODS, f"{len(table)} scans are in both tables."])]
     for outcome, kind in outcomes:
         rows = regressions[(regressions["outcome"] == outcome) & (regressions["kind"] == kind)]
@@ -103,8 +112,18 @@ def associate_tables(
         sarcopenia = correlations(joined, chosen, "low_muscle_mass")
         sections.append(_sarcopenia_section(sarcopenia))
     provenance = [*software(), *of_table("quantities", quantities), *of_files("clinical", [clinical])]
-    report = Report("Associations", ["Associations of quantities with outcomes; no causes."], sections, provenance)
-    return Associations(regressions, sarcopenia, report)
+    apart = next(iter(slabs.values()), "")
+    warnings = [f"Not of as many slices in all scans: {apart}."] if apart else []
+    notes = [*warnings, "Associations of quantities with outcomes; no causes."]
+    report = Report("Associations", notes, sections, provenance)
+    return Associations(regressions, sarcopenia, report, warnings)
+
+
+def _slabs(quantities: pd.DataFrame, table: pd.DataFrame, exposures: Sequence[str]) -> dict[str, str]:
+    """What to say of each volume whose slices are not as many in all scans that have it."""
+    volumes = [name for name in exposures if is_volume(name.partition(":")[2])]
+    told = {name: slabs_in_scans(quantities, table.index[table[name].notna()]) for name in volumes}
+    return {name: f"volumes of {words}" for name, words in told.items() if words}
 
 
 def _as_printed(rows: pd.DataFrame) -> Table:

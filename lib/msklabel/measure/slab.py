@@ -37,6 +37,22 @@ def counts_of(table: pd.DataFrame) -> pd.Series:
     return table[COLUMN].map(slices_covered).astype(float)
 
 
+def slabs_in_scans(table: pd.DataFrame, scans: Iterable[str]) -> str:
+    """Of how many slices the volumes of some scans are, where that is not the same in all of them; else empty.
+
+    Args:
+        table: Quantities, a row for each scan and structure.
+        scans: Those that are compared.
+    """
+    counts = counts_of(table).groupby(table["scan"].astype(str)).max().reindex(list(scans))
+    if counts.nunique(dropna=False) < 2 or counts.isna().all():
+        return ""
+    found = counts.dropna().astype(int).value_counts().sort_index(ascending=False)
+    parts = [f"{slices} slices in {scans} scans" for slices, scans in found.items()]
+    unsaid = int(counts.isna().sum())
+    return ", ".join([*parts, *([f"not known in {unsaid}"] if unsaid else [])])
+
+
 def is_volume(quantity: str) -> bool:
     """Whether a column is told from volumes."""
     return quantity.startswith("volume_") and quantity != COLUMN
