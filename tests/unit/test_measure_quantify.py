@@ -17,7 +17,7 @@ from msklabel.imaging.write import write_labels
 from msklabel.measure.quantify import SliceChoice, quantify
 from msklabel.measure.quantities import asymmetry_percent, quantities_of
 from msklabel.measure.reference_slice import slice_at_percent
-from msklabel.measure.sarcopenia import awgs2019, skeletal_muscle_index
+from msklabel.measure.sarcopenia import awgs2019, skeletal_muscle_index, with_sarcopenia
 from msklabel.pipeline.dixon import fat_fraction_percent
 from msklabel.system import ConfigError, System, load_system
 from msklabel_phantoms.thigh_dixon import dixon_water_fat
@@ -251,8 +251,21 @@ def test_the_classes_of_awgs_2019(sex, smi, grip, gait, chair, expected):
 
 def test_the_skeletal_muscle_index():
     assert skeletal_muscle_index(20.0, 160.0) == pytest.approx(7.8125)
-    with pytest.raises(ValueError, match="above 0"):
+    assert np.isnan(skeletal_muscle_index(20.0, np.nan)) and np.isnan(skeletal_muscle_index(np.nan, 160.0))
+    with pytest.raises(UserError, match="a height must be above 0 cm, got 0"):
         skeletal_muscle_index(20.0, 0.0)
+
+
+def test_a_height_that_is_not_known_leaves_the_others_their_index():
+    people = pd.DataFrame(
+        {"sex": ["male"] * 3, "appendicular_lean_kg": [20.0, 20.0, np.nan], "height_cm": [160.0, np.nan, 160.0]},
+        index=["a", "b", "c"],
+    )
+    found = with_sarcopenia(people)
+    assert found["smi_kg_per_m2"].tolist() == pytest.approx([7.8125, np.nan, np.nan], nan_ok=True)
+    assert found["awgs2019"].tolist() == ["none", "", ""] and found["low_muscle_mass"].tolist() == [False, None, None]
+    with pytest.raises(UserError, match="height_cm of b: a height must be above 0 cm, got -1"):
+        with_sarcopenia(people.assign(height_cm=[160.0, -1.0, 160.0]))
 
 
 class TestCommand:
@@ -286,6 +299,14 @@ class TestCommand:
         page = (folder / "out" / "report.html").read_text()
         assert page.count("<img") >= 3
         assert "sha256" in page
+
+    def test_an_empty_height_in_a_cohort(self, folder):
+        table = "scan,sex,height_cm,appendicular_lean_kg\na,M,,24\nb,female,150,13.5\n"
+        (folder / "people.csv").write_text(table)
+        result = self.run(folder, "--clinical", folder / "people.csv", "--slice", "1")
+        assert result.exit_code == 0, result.output
+        cases = pd.read_csv(folder / "out" / "cases.csv")
+        assert cases["smi_kg_per_m2"].tolist() == pytest.approx([np.nan, 6.0], nan_ok=True)
 
     @pytest.mark.parametrize(
         ("table", "message"),

@@ -9,6 +9,9 @@ import math
 
 import pandas as pd
 
+from msklabel.errors import UserError
+from msklabel.measure.quantities import height_m
+
 SMI_CUTOFF_KG_PER_M2 = {"male": 7.0, "female": 5.4}  # by DXA
 GRIP_CUTOFF_KG = {"male": 28.0, "female": 18.0}
 GAIT_CUTOFF_M_PER_S = 1.0
@@ -16,10 +19,19 @@ CHAIR_STANDS_CUTOFF_S = 12.0  # five of them
 
 
 def skeletal_muscle_index(appendicular_lean_kg: float, height_cm: float) -> float:
-    """Appendicular lean mass over height squared, kg/m²."""
-    if not height_cm > 0:
-        raise ValueError(f"a height must be above 0, got {height_cm}")
-    return appendicular_lean_kg / (height_cm / 100) ** 2
+    """Appendicular lean mass over height squared, kg/m²; NaN where either is not known.
+
+    Raises:
+        UserError: If the height is 0 or less.
+    """
+    return appendicular_lean_kg / height_m(height_cm) ** 2
+
+
+def _index_of(case: object, appendicular_lean_kg: float, height_cm: float) -> float:
+    try:
+        return skeletal_muscle_index(appendicular_lean_kg, height_cm)
+    except UserError as error:
+        raise UserError(f"height_cm of {case}: {error}") from error
 
 
 def low_muscle_mass(sex: str, smi_kg_per_m2: float) -> bool | None:
@@ -60,13 +72,15 @@ def awgs2019(
 
 
 def with_sarcopenia(clinical: pd.DataFrame) -> pd.DataFrame:
-    """Add ``smi_kg_per_m2`` (from ``appendicular_lean_kg`` and height), ``low_muscle_mass`` and ``awgs2019``."""
+    """Add ``smi_kg_per_m2`` (from ``appendicular_lean_kg`` and height), ``low_muscle_mass`` and ``awgs2019``.
+
+    Raises:
+        UserError: If a height is 0 or less.
+    """
     table = clinical.copy()
     if "smi_kg_per_m2" not in table and {"appendicular_lean_kg", "height_cm"} <= set(table.columns):
-        table["smi_kg_per_m2"] = [
-            skeletal_muscle_index(lean, height)
-            for lean, height in zip(table["appendicular_lean_kg"], table["height_cm"], strict=True)
-        ]
+        given = zip(table.index, table["appendicular_lean_kg"], table["height_cm"], strict=True)
+        table["smi_kg_per_m2"] = [_index_of(case, lean, height) for case, lean, height in given]
     if not {"smi_kg_per_m2", "sex"} <= set(table.columns):
         return table
     optional = [name for name in ("grip_kg", "gait_m_per_s", "chair_stands_s") if name in table]
