@@ -20,6 +20,7 @@ from msklabel.choose.summary import IMAGE_ONLY, Summary, from_bytes
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import closest_axes
+from msklabel.learn.asked import whole
 from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.labels import FINAL
@@ -260,24 +261,6 @@ class Chooser:
             return None, 0
         serving = self.versions.serving(system)
         return serving, len(self.versions.names(system)) if serving else 0
-
-
-def whole(options: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:
-    """A whole number among a client's options.
-
-    Raises:
-        UserError: If it is none, or too small.
-    """
-    value = options.get(key)
-    if value is None or value == "":
-        return default
-    try:
-        found = int(value)
-    except (TypeError, ValueError, OverflowError):
-        found = lowest - 1
-    if found < lowest or found > 10**9:
-        raise UserError(f"{key}: expected a whole number from {lowest}, got {str(value)[:100]!r}")
-    return found
 
 
 def number(value: float) -> float | None:

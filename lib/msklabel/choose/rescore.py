@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from msklabel.choose.chooser import Chooser, Wanted, whole
+from msklabel.choose.chooser import Chooser, Wanted
 from msklabel.choose.image_features import image_features
 from msklabel.choose.pool import Flags, Pool
 from msklabel.choose.strategies import STRATEGIES
@@ -19,6 +19,7 @@ from msklabel.choose.summarise import Summarise
 from msklabel.choose.summary import IMAGE_ONLY, to_bytes
 from msklabel.errors import UserError
 from msklabel.imaging.scan import Scan
+from msklabel.learn.asked import whole
 from msklabel.networks import Weights, loaded_network
 from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.pipeline.preprocess import Preprocess

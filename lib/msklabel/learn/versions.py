@@ -7,7 +7,6 @@ members of an ensemble are ``weights.safetensors``, ``weights_1.safetensors`` an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from msklabel.durable import flush, replace_text
+from msklabel.durable import flush, replace_text, sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.learn.record import to_json
 from msklabel.networks import Weights
@@ -225,15 +224,6 @@ def read_weights(file: Path, system: System) -> Weights:
             f"fingerprint {system.fingerprint}){remedy}"
         )
     return tensors
-
-
-def sha256_of(file: Path) -> str:
-    """Checksum of a file, in hex."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _pointer(variant: str) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from msklabel.durable import replace_text
+from msklabel.durable import replace_text, sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.store.database import Database, copy_database
-from msklabel.store.files import copy_whole, sha256_of, storage_full_told
+from msklabel.store.files import copy_whole, storage_full_told
 from msklabel.store.labels import SUFFIX
 from msklabel.store.presence import PRESENCE, alone
 from msklabel.store.schema import REVISIONS, LabelVersion, now

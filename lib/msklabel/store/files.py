@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,7 +16,6 @@ from msklabel.durable import flush
 from msklabel.errors import StorageFull
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -38,15 +36,6 @@ def storage_full_told() -> Iterator[None]:
         if "disk is full" in str(error.orig):
             raise StorageFull("the disk is full; nothing was stored") from error
         raise
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def copy_whole(source: Path, target: Path, replace: bool, lasting: bool = True) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import String, cast, insert, select
 from sqlalchemy.orm import Session
 
+from msklabel.durable import sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import same_grid, spacing_mm
 from msklabel.imaging.channels import read_channels
@@ -22,7 +23,7 @@ from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import ImageError
 from msklabel.store.database import Database
-from msklabel.store.files import copy_whole, sha256_of, storage_full_told
+from msklabel.store.files import copy_whole, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_info, is_image_id

@@ -17,7 +17,7 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from msklabel.durable import flush
+from msklabel.durable import flush, sha256_of
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap
 from msklabel.imaging.annotated import Annotated
@@ -25,7 +25,7 @@ from msklabel.imaging.write import nifti_bytes
 from msklabel.store.annotation import to_json
 from msklabel.store.audit import add_event
 from msklabel.store.database import Database
-from msklabel.store.files import sha256_of, storage_full_told
+from msklabel.store.files import storage_full_told
 from msklabel.store.leases import settle
 from msklabel.store.names import checked_info
 from msklabel.store.reviews import WITHDRAWN, Review, add_review, newest_held

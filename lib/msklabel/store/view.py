@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from msklabel.store.files import copy_whole, sha256_of
+from msklabel.durable import sha256_of
+from msklabel.store.files import copy_whole
 from msklabel.store.labels import SUFFIX, Labels
 from msklabel.store.names import LABELS
 from msklabel.store.schema import LabelVersion
