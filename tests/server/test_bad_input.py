@@ -102,6 +102,7 @@ def upload(name: str, path: str, field_name: str, filename: str, content: bytes,
 SYSTEM_PARAMS = {"params": json.dumps({"model": SYSTEM})}
 DETACHED = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: /etc/passwd\n\n"
 JSON = {"Content-Type": "application/json"}
+INFO = f"/datastore/image/info?image={IMAGE}"
 HUGE = 10**24
 GARBAGE = b"this is no image" * 100
 
@@ -152,6 +153,12 @@ CASES = [
     Bad("label that is not there", "GET", f"/datastore/label?label={IMAGE}&tag=nope", 404, "nope"),
     Bad("label without tag", "GET", f"/datastore/label?label={IMAGE}", 422, "'tag'"),
     Bad("notes are no JSON", "PUT", f"/datastore/image/info?image={IMAGE}", 400, "JSON", data={"info": "{"}),
+    Bad("notes are a list", "PUT", f"/datastore/image/info?image={IMAGE}", 400, "a JSON object", body=[1]),
+    Bad("notes are a text", "PUT", f"/datastore/image/info?image={IMAGE}", 400, "not valid JSON", data="tall"),
+    *(
+        Bad(f"{height!r} tall", "PUT", INFO, 400, "height_cm: expected a number of cm", body={"height_cm": height})
+        for height in ("tall", "172", 1.72, -172, True, [172])
+    ),
     Bad("zip of no case", "GET", "/datastore/dataset?limit_cases=0", 400, "limit_cases"),
     # inference
     Bad("unknown model", "POST", f"/infer/nope?image={IMAGE}", 404, DRAFT),
@@ -319,3 +326,16 @@ def test_errors_of_a_label_do_not_hinder_the_next(open_site: Site, tmp_path: Pat
     with file.open("rb") as stream:
         answer = open_site.ask("PUT", "/datastore/label?image=hip_2", files={"label": stream})
     assert answer.json() == {"image": "hip_2", "label": "hip_2", "version": 1, "warnings": []}
+
+
+def test_notes_come_as_a_form_or_as_json(open_site: Site) -> None:
+    def noted(**sent: Any) -> dict[str, Any]:
+        assert open_site.ask("PUT", INFO, **sent).status_code == 200
+        return dict(open_site.ask("GET", INFO).json())
+
+    assert noted(data={"info": json.dumps({"height_cm": 172, "note": "a"})})["note"] == "a"
+    assert noted(files={"info": (None, json.dumps({"note": "b"}))})["note"] == "b"
+    assert noted(json={"note": "c"})["note"] == "c"
+    told = noted(json={"info": {"note": "d"}})
+    assert (told["note"], told["height_cm"], "info" in told) == ("d", 172, False)
+    assert noted(json={"height_cm": None, "note": None})["height_cm"] is None

@@ -20,6 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from msklabel.errors import UserError
 from msklabel.serve.errors import TooLarge
 
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 5_000
 
@@ -65,6 +66,25 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where} must be a JSON object")
     return value
+
+
+async def read_notes(request: Request, field: str, text: str) -> dict[str, Any]:
+    """The JSON object of a text field of a form, or of a body that is no form: the object itself, or below that name.
+
+    Args:
+        request: Its form, if any, was read.
+        field: Name of the text field.
+        text: What it holds; where there is no form, its default.
+
+    Raises:
+        UserError: If it is no JSON object.
+    """
+    if request.headers.get("content-type", "").startswith(_FORMS):
+        return parse_object(text, f"form field {field!r}")
+    body = (await request.body()).decode(errors="replace")
+    found = parse_object(body, "the body") if body.strip() else parse_object(text, f"form field {field!r}")
+    below = found.get(field)
+    return below if isinstance(below, dict) and len(found) == 1 else found
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
-from msklabel.store.names import checked_info, is_image_id
+from msklabel.store.names import checked_image_info, is_image_id
 from msklabel.store.schema import Image, Setting
 from msklabel.store.source import Source, contents_of
 
@@ -186,7 +186,7 @@ class Images:
 
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
-        checked = checked_info(info)
+        checked = checked_image_info(info)
         self.get(image_id)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
@@ -220,7 +220,7 @@ class Images:
             raise UserError(f"{file.name}: expected one NIfTI, NRRD or MetaImage file (.nii.gz, .nii, .nrrd, .mha)")
         if others := [p.name for p in parts(self._studies, target_file, self._channels) if p != target]:
             raise Conflict(f"{target.name} and {others[0]} are channels of one image; upload one file of all channels")
-        info = checked_info(info)
+        info = checked_image_info(info)
         check_self_contained(file)
         scan = read_scan(file)
         self.refresh()

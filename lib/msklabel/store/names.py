@@ -9,6 +9,8 @@ from typing import Any
 from msklabel.errors import UserError
 
 LABELS = "labels"
+HEIGHT = "height_cm"
+_LEAST_CM, _MOST_CM = 20, 280
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PART_BYTES = 200  # file systems take 255; room for a suffix and a temporary name
 _ID_BYTES = 1024
@@ -49,6 +51,20 @@ def checked_info(info: Any) -> dict[str, Any]:
     if info is not None and not isinstance(info, Mapping):
         raise UserError(f"info: expected a JSON object, got {type(info).__name__}")
     return dict(plain(dict(info or {})))
+
+
+def checked_image_info(info: Any) -> dict[str, Any]:
+    """Facts about an image from outside; what quantities are divided by has to be a number.
+
+    Raises:
+        UserError: If they are no JSON object, or the height is none of a person.
+    """
+    facts = checked_info(info)
+    height = facts.get(HEIGHT)
+    if height is not None and (isinstance(height, bool | str | list | dict) or not _LEAST_CM <= height <= _MOST_CM):
+        said = f"{HEIGHT}: expected a number of cm from {_LEAST_CM} to {_MOST_CM}"
+        raise UserError(f"{said}, got {str(height)[:80]!r}")
+    return facts
 
 
 def plain(value: Any) -> Any:

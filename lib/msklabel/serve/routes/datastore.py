@@ -20,7 +20,7 @@ from msklabel.imaging.channels import read_channels
 from msklabel.imaging.write_scan import write_channel
 from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author, holder_of, renew_lease
 from msklabel.serve.forms import multipart
-from msklabel.serve.uploads import parse_object, receive_form
+from msklabel.serve.uploads import read_notes, receive_form
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 _BLOCK_BYTES = 1 << 20
@@ -102,9 +102,12 @@ def get_image_info(request: Request, ctx: Ctx, user: AsUser, image: str) -> dict
     return info if ctx.is_local(request) else {key: value for key, value in info.items() if key != "path"}
 
 
-@router.put("/image/info", summary="Note something about an image")
-def put_image_info(ctx: Ctx, user: AsAnnotator, image: str, info: Annotated[str, Form()] = "{}") -> None:
-    ctx.store.update_image_info(image, author(user, parse_object(info, "form field 'info'")))
+@router.put("/image/info", summary="Note something about an image: a form field, or a JSON body")
+async def put_image_info(
+    request: Request, ctx: Ctx, user: AsAnnotator, image: str, info: Annotated[str, Form()] = "{}"
+) -> None:
+    notes = author(user, await read_notes(request, "info", info))
+    await run_in_threadpool(ctx.store.update_image_info, image, notes)
 
 
 @router.get("/dataset", summary="All images and labels as a zip file")

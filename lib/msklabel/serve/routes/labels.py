@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Form, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 
@@ -15,7 +16,7 @@ from msklabel.serve.context import AsAnnotator, AsReviewer, AsUser, Context, Ctx
 from msklabel.serve.errors import Forbidden
 from msklabel.serve.forms import multipart
 from msklabel.serve.options import LABEL, check_tag
-from msklabel.serve.uploads import parse_object, receive_form
+from msklabel.serve.uploads import read_notes, receive_form
 from msklabel.serve.users import User
 from msklabel.store.slicer_review import state_said
 
@@ -70,13 +71,17 @@ def get_label_info(ctx: Ctx, user: AsUser, label: str, tag: str) -> dict[str, An
 
 
 @router.put("/label/info", summary="Note something about a label, such as a review")
-def put_label_info(ctx: Ctx, user: AsAnnotator, label: str, tag: str, info: Annotated[str, Form()] = "{}") -> None:
-    _note(ctx, user, label, tag, parse_object(info, "form field 'info'"))
+async def put_label_info(
+    request: Request, ctx: Ctx, user: AsAnnotator, label: str, tag: str, info: Annotated[str, Form()] = "{}"
+) -> None:
+    await run_in_threadpool(_note, ctx, user, label, tag, await read_notes(request, "info", info))
 
 
 @router.put("/updatelabelinfo", summary="The same, under its older name", include_in_schema=False)
-def update_label_info(ctx: Ctx, user: AsAnnotator, label: str, tag: str, params: Annotated[str, Form()] = "{}") -> None:
-    _note(ctx, user, label, tag, parse_object(params, "form field 'params'"))
+async def update_label_info(
+    request: Request, ctx: Ctx, user: AsAnnotator, label: str, tag: str, params: Annotated[str, Form()] = "{}"
+) -> None:
+    await run_in_threadpool(_note, ctx, user, label, tag, await read_notes(request, "params", params))
 
 
 def _note(ctx: Context, user: User, label: str, tag: str, info: dict[str, Any]) -> None:
