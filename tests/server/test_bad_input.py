@@ -245,6 +245,15 @@ CASES = [
     # the rest
     Bad("unknown strategy", "POST", "/activelearning/nope", 404, "random"),
     Bad("tag of a path", "POST", "/activelearning/first", 400, "label_tag", body={"label_tag": "../x"}),
+    *(
+        Bad(f"next, misspelled {key}", "POST", "/activelearning/first", 400, f"is {meant} meant?", body={key: "x"})
+        for key, meant in (("sytems", "systems"), ("slice", "slices"), ("models", "model"), ("round", "rounds"))
+    ),
+    *(
+        Bad(f"client_id {value!r}", "POST", "/activelearning/first", 400, "expected a text", body={"client_id": value})
+        for value in ({"a": 1}, ["a"], True)
+    ),
+    label("label of a client that is a list", 400, "client_id", good_label, data={"params": '{"client_id": [1]}'}),
     Bad("large JSON", "POST", "/activelearning/first", 413, "MiB", body={"x": "y" * (2 << 20)}),
     Bad("pickles are not taken", "PUT", f"/model/{SYSTEM}", 404, "nothing at"),
     Bad("wrong method", "PUT", "/info/", 405, "does not take PUT"),

@@ -118,6 +118,17 @@ def test_work_on_a_scan_renews_its_lease(site: Site) -> None:
         assert after["expires"] > before["expires"]
 
 
+def test_skipping_says_whether_one_had_the_scan(site: Site) -> None:
+    assert ask_next(site, ANNA) == IMAGES[0]
+    told = {"image": IMAGES[0], "holder": "ada", "released": False}
+    assert site.ask("POST", f"/msk/skip?image={IMAGES[0]}", ADA).json() == told
+    assert holders(site) == {IMAGES[0]: "anna"}
+    told = {"image": IMAGES[0], "holder": "anna", "released": True}
+    assert site.ask("POST", f"/msk/skip?image={IMAGES[0]}", ANNA).json() == told
+    assert holders(site) == {}
+    assert site.ask("POST", f"/msk/skip?image={IMAGES[0]}", ANNA).json()["released"] is False
+
+
 def test_skipping_needs_a_scan_that_is_there(site: Site) -> None:
     answer = site.ask("POST", "/msk/skip?image=nothing")
     assert answer.status_code == 404

@@ -120,3 +120,11 @@ def test_scoring_by_hand_works_as_clients_expect(site: Site, version: str) -> No
     assert answer.status_code == 200, answer.text
     assert answer.json()[SYSTEM]["left"] == 0
     assert site.ask("GET", "/scoring/").json()["status"] == "DONE"
+
+
+@pytest.mark.parametrize("strategy", ["first", "batch", "auto"])
+def test_what_clients_send_of_their_own_is_left_out(site: Site, strategy: str) -> None:
+    foreign = {"client_id": f"foreign-{strategy}", "strategy": strategy, "rounds": 10, "batch": 8, "max_epochs": 3}
+    answer = site.ask("POST", f"/activelearning/{strategy}", json={**foreign, "result_extension": ".nrrd", "x": {}})
+    assert answer.status_code == 200, answer.text
+    site.ask("POST", f"/msk/skip?image={answer.json()['id']}&client_id=foreign-{strategy}")

@@ -279,3 +279,14 @@ def test_diversity_by_hand() -> None:
     assert covering_order(vectors, np.array([1, 2]), gap[[1, 2]], np.ones(4), 2) == [2, 1]
     np.testing.assert_allclose(gap_to(vectors, np.array([0]), np.array([2, 1])), [2, np.sqrt(2)])
     assert np.isnan(typicality(vectors, np.random.default_rng(0))[3])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_reason_tells_of_a_number_that_is_not_known(name: str) -> None:
+    half = np.full((12, 3), 0.5)
+    half[::2] = np.nan
+    for pool in (make_pool(), make_pool(opinions={"toy": opinion(half)})):
+        ranking = STRATEGIES[name](pool, {}, np.random.default_rng(0))
+        reasons = [ranking.reason(int(place)) for place in ranking.places]
+        assert len(reasons) == 12
+        assert not [reason for reason in reasons if "nan" in reason or not reason]

@@ -19,6 +19,7 @@ from msklabel.choose.pool import Flags, Floats, Indices, Opinion, Pool, Vectors,
 
 _COVER = 8  # places that are chosen one by one for coverage; behind them the gap to what is taken decides
 _LEAST = 1e-6
+_UNJUDGED = "not judged yet: cold-start order"
 FIRST_BETA = 10.0
 LAST_BETA = 100.0
 
@@ -120,7 +121,13 @@ def batch(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> R
             gap = gap_to(vectors, np.flatnonzero(pool.taken), best)
             judged[: len(best)] = covering_order(vectors, best, gap, score + _LEAST, len(best))
     order = _with_unjudged(pool, judged, options, rng)
-    return Ranking(order, score, lambda i: f"in the most uncertain of random groups of {size}, entropy {score[i]:.3f}")
+
+    def reason(i: int) -> str:
+        if np.isnan(score[i]):
+            return _UNJUDGED
+        return f"in the most uncertain of random groups of {size}, entropy {score[i]:.3f}"
+
+    return Ranking(order, score, reason)
 
 
 def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ranking:
@@ -194,7 +201,7 @@ def _judged_first(
 ) -> Ranking:
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
     order = _with_unjudged(pool, by_score(score, judged), options, rng)
-    return Ranking(order, score, lambda i: reason(i) if score[i] == score[i] else "not judged yet: cold-start order")
+    return Ranking(order, score, lambda i: reason(i) if score[i] == score[i] else _UNJUDGED)
 
 
 def _with_unjudged(pool: Pool, judged: Indices, options: Mapping[str, Any], rng: np.random.Generator) -> Indices:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from msklabel.errors import UserError
 from msklabel.jobs.inference_queue import InferenceQueue
 from msklabel.jobs.process import JobRunner
 from msklabel.serve.background import BackgroundScoring
@@ -110,7 +111,13 @@ AsAdmin = Annotated[User, Depends(_needs("admin"))]
 
 
 def holder_of(request: Request, ctx: Context, user: User, client_id: Any = None) -> str:
-    """Whom a scan is given to: the signed-in user, else what the client calls itself, else its address."""
+    """Whom a scan is given to: the signed-in user, else what the client calls itself, else its address.
+
+    Raises:
+        UserError: If the client's name is no text or number.
+    """
+    if isinstance(client_id, bool | list | dict):
+        raise UserError(f"client_id: expected a text, got {type(client_id).__name__}")
     named = user.name or str(client_id or "").strip()
     return named[:_NAME_CHARACTERS] or f"client at {address_of(request.scope, ctx.settings) or 'an unknown address'}"
 

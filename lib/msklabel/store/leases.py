@@ -114,13 +114,14 @@ class Leases:
         with self._database.write(lasting=False) as session:
             return _end(session, image_id, holder, self._clock())
 
-    def skip(self, image_id: str, holder: str) -> None:
-        """Give a scan back and do not give it to this holder again, while there are others."""
+    def skip(self, image_id: str, holder: str) -> bool:
+        """Give a scan back and do not give it to this holder again, while there are others; whether he had it."""
         with self._database.write(lasting=False) as session:
-            _end(session, image_id, holder, self._clock())
+            had = _end(session, image_id, holder, self._clock())
             insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
             row = {"image_id": image_id, "holder": holder, "created": self._clock()}
             session.execute(insert(Skip).values(row).on_conflict_do_nothing())
+        return had
 
     def held(self, at: datetime | None = None) -> dict[str, str]:
         """Holder of each scan that is with somebody at a time; now by default."""

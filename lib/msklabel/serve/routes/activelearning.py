@@ -12,10 +12,12 @@ from fastapi import APIRouter, BackgroundTasks, Body, Request
 from msklabel.errors import UserError
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of
 from msklabel.serve.gate import address_of
-from msklabel.serve.options import STRATEGY, check_known, choose_options
+from msklabel.serve.options import STRATEGY, check_known, check_spelling, choose_options
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
+
+_OF_MONAI_LABEL = {"strategy", "result_extension", "result_dtype", "result_compress"}
 
 
 @router.post("/{strategy}", summary="Next scan to annotate, for you alone for a time; empty when there is none")
@@ -29,6 +31,8 @@ async def next_sample(
 ) -> dict[str, Any]:
     strategies = (await ctx.info.latest())["strategies"]
     check_known(strategy, strategies, "strategy")
+    known = {key for task in strategies.values() for key in task.get("config") or {}}  # a client may keep another's
+    check_spelling(params or {}, STRATEGY | known | _OF_MONAI_LABEL)
     options = choose_options(params or {}, STRATEGY, strategies[strategy].get("config") or {})
     holder = holder_of(request, ctx, user, options.get("client_id"))
     sample = await run_sync(_choose, ctx, strategy, options, holder, limiter=ctx.choosing)

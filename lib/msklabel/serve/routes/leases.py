@@ -26,8 +26,9 @@ def list_leases(ctx: Ctx, user: AsUser) -> list[dict[str, Any]]:
 
 @router.post("/skip", summary="Give a scan back; others get it first, oneself when nothing else is left")
 def skip(request: Request, ctx: Ctx, user: AsUser, image: str, client_id: str = "") -> dict[str, Any]:
+    """``released`` is whether it was with whoever asks; where its time had run out, it is skipped all the same."""
     holder = holder_of(request, ctx, user, client_id)
     image_id = ctx.store.store.images.get(image).id
-    ctx.store.store.leases.skip(image_id, holder)
+    released = ctx.store.store.leases.skip(image_id, holder)
     ctx.store.store.note("skip", holder, image=image_id)
-    return {"image": image_id, "holder": holder}
+    return {"image": image_id, "holder": holder, "released": released}
