@@ -283,7 +283,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         import_nnunet(tmp_path / "none", RADIOGRAPH, 0)
     folder = Folder(RADIOGRAPH).write(tmp_path / "model", 3)
     for fold in (0, "../model/fold_3", "best"):
-        with pytest.raises(UserError, match=r"checkpoint_final.pth; folds: 3"):
+        with pytest.raises(UserError, match=r"checkpoint_final.pth; folds: 3; take them by --folds 3"):
             import_nnunet(folder, RADIOGRAPH, fold)
     file = folder / "fold_3" / "checkpoint_final.pth"
     whole = file.read_bytes()

@@ -55,7 +55,9 @@ def import_nnunet(
     system: Annotated[str, typer.Argument(help="System that the model is to serve.")],
     folder: Annotated[Path, typer.Argument(help="Trained nnU-Net v2 model: plans.json, dataset.json, fold_*.")],
     studies: Studies,
-    folds: Annotated[str, typer.Option(help="Folds to take, comma-separated: 0 to 4, or all.")] = "all",
+    folds: Annotated[
+        str, typer.Option(help="Folds to take, comma-separated: 0 to 4; all is fold_all, trained on all cases.")
+    ] = "all",
     orientation: Annotated[str | None, typer.Option(help="Axis codes of its training images, such as RAS.")] = None,
     publish: Annotated[bool, typer.Option(help="Serve it at once, without validation.")] = False,
     configs: Configs = None,

@@ -84,7 +84,8 @@ def read_nnunet(folder: Path, fold: str | int, dimensions: int) -> NnunetModel:
     plans, dataset = _json(folder / "plans.json"), _json(folder / "dataset.json")
     if not re.fullmatch(r"\d+|all", str(fold)) or not (folder / f"fold_{fold}" / FILE).is_file():
         there = sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{FILE}"))
-        raise UserError(f"{folder.name}: no fold_{fold}/{FILE}; folds: {', '.join(there) or 'none'}")
+        remedy = f"; take them by --folds {','.join(there)}" if there else ""
+        raise UserError(f"{folder.name}: no fold_{fold}/{FILE}; folds: {', '.join(there) or 'none'}{remedy}")
     checkpoint = _checkpoint(folder / f"fold_{fold}" / FILE)
     configuration = _configuration(plans["configurations"], checkpoint["init_args"]["configuration"])
     require("dimensions", len(configuration["patch_size"]), dimensions)
