@@ -96,6 +96,14 @@ def test_the_preview_shows_the_label_in_its_colour(site: Site, page: str) -> Non
     assert picture.shape[1] > 2 * picture.shape[0]  # three planes
 
 
+@pytest.mark.parametrize("path", ["/ohif/", "/ohif/segmentation?StudyInstanceUIDs=1.2", "/ohif/app-config.js"])
+def test_where_there_is_no_pacs_ohif_says_so(site: Site, path: str) -> None:
+    answer = requests.get(site.url + path, timeout=30)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "OHIF needs the studies in a PACS" in answer.text
+    assert "they are for 3D Slicer" in answer.text
+
+
 def test_a_failed_training_is_shown_until_a_later_one_succeeds(site: Site) -> None:
     jobs = Jobs(Database(site.state / "msklabel.db"))
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import mimetypes
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
+from msklabel import __version__
+from msklabel.serve.context import Ctx
 from msklabel.serve.ohif.viewer import ROOT, Viewer, find_viewer
+from msklabel.serve.routes.pages import page
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 _POLICY = (
@@ -31,13 +35,15 @@ def _viewer() -> Viewer:
 
 
 @router.get("/")
-def get_page(request: Request) -> FileResponse:
-    return get_file("", request)
+def get_page(request: Request, ctx: Ctx) -> Response:
+    return get_file("", request, ctx)
 
 
 @router.get("/{path:path}")
-def get_file(path: str, request: Request) -> FileResponse:
-    """A file, compressed where it is kept so and the browser takes it."""
+def get_file(path: str, request: Request, ctx: Ctx) -> Response:
+    """A file, compressed where it is kept so and the browser takes it; where there is no PACS, a page that says so."""
+    if ctx.proxy is None:
+        return page("no_pacs.html", status=HTTPStatus.NOT_FOUND, version=__version__)
     viewer = _viewer()
     file = viewer.file(path)
     age = "public, max-age=31536000, immutable" if viewer.is_lasting(file) else "no-cache"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def _script(name: str) -> tuple[Markup, str]:
     return Markup(text), f"{_POLICY}; script-src 'sha256-{digest}'"
 
 
-def _page(name: str, policy: str = _POLICY, /, **values: Any) -> HTMLResponse:
+def page(name: str, policy: str = _POLICY, /, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
+    """A page of ours by the name of its template."""
     headers = {**_HEADERS, "Content-Security-Policy": policy}
-    return HTMLResponse(_templates().get_template(name).render(**values), headers=headers)
+    return HTMLResponse(_templates().get_template(name).render(**values), status, headers=headers)
 
 
 @router.get("/")
@@ -54,11 +56,11 @@ async def home(request: Request, ctx: Ctx) -> HTMLResponse:
     """The dashboard, for those who are signed in."""
     user: User | None = request.state.user
     if user is None:
-        return _page("signin.html", version=__version__, next="/", **sign_in_ways(ctx))
+        return page("signin.html", version=__version__, next="/", **sign_in_ways(ctx))
     info, board = await ctx.info.get(), await request.app.state.dashboard.get()
     script, policy = _script("home.js")
     shown: dict[str, Any] = {"info": info, "board": board, "user": user, "pacs": ctx.proxy is not None}
-    return _page("home.html", policy, script=script, version=__version__, **shown)
+    return page("home.html", policy, script=script, version=__version__, **shown)
 
 
 @router.get("/docs")
@@ -72,4 +74,4 @@ async def docs(request: Request) -> HTMLResponse:
     tags: dict[str, list[dict[str, Any]]] = {}
     for route in routes:
         tags.setdefault((route.get("tags") or ["Others"])[0], []).append(route)
-    return _page("docs.html", title=schema["info"]["title"], version=__version__, tags=tags)
+    return page("docs.html", title=schema["info"]["title"], version=__version__, tags=tags)
