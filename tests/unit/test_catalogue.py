@@ -69,7 +69,7 @@ def test_an_empty_configs_folder_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("conf", "sentence"),
     [
-        ({"backend": "openvno"}, "backend 'openvno' is not known; one of auto, eager, channels_last, compiled, "),
+        ({"backend": "openvno"}, "backend 'openvno' is not known; one of auto, eager, half, channels_last, compiled, "),
         ({"backend": "cuda_graph", "device": "cpu"}, "backend 'cuda_graph' cannot be used on cpu; here: auto, eager"),
         ({"train_after": "10,60;hip=5,30"}, "--conf train_after: no system 'hip'; systems: hip_tissue_ct$"),
     ],

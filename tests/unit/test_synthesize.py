@@ -258,7 +258,7 @@ def test_the_command_writes_channels_that_belong_together_and_the_truth(labelmap
     ("arguments", "says"),
     [
         (["--modality", "pet"], "modality: expected ct or dixon, got 'pet'"),
-        (["--modality", "ct", "--shape", "5x5"], "--shape: expected three positive numbers"),
+        (["--modality", "ct", "--shape", "5x5"], "--shape: expected three positive whole numbers"),
         (["--modality", "ct", "--spacing", "1x1x0"], "--spacing: expected three positive numbers"),
         (["--modality", "ct", "--system", "thighs"], "no system 'thighs'"),
         (["--modality", "ct", "--names", "missing.txt"], "missing.txt: no file with the names"),
