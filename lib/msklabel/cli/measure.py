@@ -189,7 +189,8 @@ def distance_map(
     masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
     found = measure(masks[0], masks[1], first.affine)
     make_folder(out)
-    title = f"{structure}: distance of {truth.name} from {pred.name}, mm, negative inside"
+    names = [f"{file.resolve().parent.name}/{file.name}" for file in (truth, pred)]  # both often have the same name
+    title = f"{structure}: distance of {names[0]} from {names[1]}, mm, negative inside"
     write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
     replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
     distance_figure(found, title).savefig(out / f"{structure}_distance_mm.png", dpi=110)

@@ -61,9 +61,12 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
         title = f"{second.parent.name or second.stem} − {first.parent.name or first.stem}"
         caption = f"Bland–Altman of {heading(quantity)}, each structure with the limits of its own cases"
         pictures.append(Picture(caption, bland_altman_plots(pairs, heading(quantity), title)))
+        if "kind" in both and (both["kind"] == "label").any():  # a group is made of labels that are there themselves
+            both = both[both["kind"] == "label"]
         a, b = both["first"].tolist(), both["second"].tolist()
         drawn = scatter(a, b, ("first", "second"), pearson(a, b), icc(np.column_stack([a, b])), heading(quantity))
-        pictures.append(Picture(f"{heading(quantity)} of both, all structures", drawn))
+        caveat = "r and ICC are high wherever structures differ in size, so see the table for those of each"
+        pictures.append(Picture(f"{heading(quantity)} of both, every structure and scan; {caveat}", drawn))
     table = pd.DataFrame(rows)
     sections = [
         Section("How it was computed", _METHODS),
@@ -86,7 +89,8 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
             )
         numbers = number_columns(file, table, [quantity])[quantity]
         covered = counts_of(table) if is_volume(quantity) else np.nan
-        tables.append(table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered}))
+        kind = {"kind": table["kind"]} if name == "first" and "kind" in table else {}
+        tables.append(table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered}, **kind))
     joined = tables[0].merge(tables[1], on=_KEYS).dropna(subset=["first", "second"])
     if joined.empty:
         raise UserError(f"{first} and {second} have no scan and structure with a {quantity} in common")

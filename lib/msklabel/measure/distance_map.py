@@ -91,6 +91,15 @@ def distance_figure(found: DistanceMap, title: str) -> Figure:
         axes.view_init(elev=5, azim=azimuth)
         axes.set_box_aspect(np.ptp(found.points, axis=0))
         axes.set_title(view, fontsize=9)
+        axes.locator_params(nbins=4)
+        axes.tick_params(labelsize=6)
+        axes.set_zlabel("upwards (mm)", fontsize=7)
+        if view == "front":
+            axes.set_xlabel("to the right (mm)", fontsize=7, labelpad=10)
+            axes.set_yticks([])  # the way into the picture
+        else:
+            axes.set_ylabel("to the front (mm)", fontsize=7, labelpad=10)
+            axes.set_xticks([])
     figure.colorbar(drawn, ax=figure.axes, shrink=0.7, label="distance (mm), negative inside")
     figure.suptitle(title, fontsize=10)
     return figure

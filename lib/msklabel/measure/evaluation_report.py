@@ -98,7 +98,7 @@ def _figures(rows: pd.DataFrame, model: str) -> list[Picture]:
         Picture(
             "Bland–Altman of each structure's volume, every scan a point: bias and limits (bias ± 1.96 SD), shaded "
             "their 95 % confidence intervals",
-            bland_altman_plots(volumes, "cm³", f"{model}: predicted − true volume"),
+            bland_altman_plots(volumes, "cm³", f"{model}: predicted − true volume", "predicted − true"),
         ),
         Picture(
             "True and predicted volume of every structure and scan; r and ICC are high wherever structures differ in "

@@ -10,6 +10,7 @@ import pandas as pd
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 _NOTE = "mean over seeds, band: one standard error"
 
@@ -25,11 +26,12 @@ def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
             slices, mean = rounds.slices.mean(), rounds.dice.mean()
             error = rounds.dice.sem().fillna(0)
             width = 2.5 if strategy == "auto" else 1.2
-            axis.plot(slices, mean, label=strategy, linewidth=width)
+            axis.plot(slices, mean, label=strategy, linewidth=width, marker="o", markersize=3)
             axis.fill_between(slices, mean - error, mean + error, alpha=0.12)
         level = own[own.strategy == full].dice.mean()
         if level == level:
             axis.axhline(level, color="black", linestyle=":", linewidth=1, label="all slices")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(title=system, xlabel="slices drawn", ylabel="Dice on test scans")
     names = axes[0, 0].get_legend_handles_labels()
     figure.legend(*names, fontsize=8, ncols=5, loc="outside lower center", title=_NOTE, title_fontsize=8)

@@ -45,7 +45,12 @@ def box_plots(values: Mapping[str, Sequence[float]], axis_label: str, title: str
     return figure
 
 
-def bland_altman_plots(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, title: str) -> Figure:
+def bland_altman_plots(
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    unit: str,
+    title: str,
+    difference: str = "second − first",
+) -> Figure:
     """Differences over means of the cases, a panel for each name, with bias, limits and their intervals.
 
     A panel has the limits of its own cases only: structures of one scan are not independent of each other. With fewer
@@ -67,7 +72,7 @@ def bland_altman_plots(pairs: Mapping[str, tuple[Sequence[float], Sequence[float
     for axes in panels[len(pairs) :]:
         axes.remove()
     figure.supxlabel(f"mean of both ({unit})", fontsize=9)
-    figure.supylabel(f"second − first ({unit})", fontsize=9)
+    figure.supylabel(f"{difference} ({unit})", fontsize=9)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -77,9 +82,9 @@ def _agreement_lines(axes: Axes, found: BlandAltman) -> None:
         if np.isfinite(estimate.value):
             axes.axhline(estimate.value, color="k", linestyle=style, linewidth=0.8)
             axes.axhspan(estimate.lower, estimate.upper, color="grey", alpha=0.15)
-            place = (1, estimate.value)
+            place = (1.02, estimate.value)  # beside the panel, where no case lies
             axes.annotate(
-                f"{estimate.value:.3g}", place, xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6
+                f"{estimate.value:.3g}", place, xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=6
             )
 
 
