@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from typer.testing import CliRunner
 
 from msklabel.cli import app
@@ -13,7 +16,7 @@ from msklabel.errors import UserError
 from msklabel.imaging.scan import LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.measure.agreement import bland_altman
-from msklabel.measure.distance_map import distance_map, vtk_text
+from msklabel.measure.distance_map import distance_figure, distance_map, vtk_text
 from msklabel.measure.surface import surface_distances, surfaces
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 1.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -64,6 +67,26 @@ def test_a_structure_that_is_in_one_only():
         distance_map(first, np.zeros_like(second), AFFINE)
 
 
+def test_the_picture_names_its_axes_and_shows_what_is_nearest():
+    flat = np.zeros((60, 40, 12), bool)
+    flat[5:55, 5:35, 5:7] = True
+    other = flat.copy()
+    other[5:55, 32:35] = False  # behind it in front views: y grows to the front
+    found = distance_map(flat, other, np.diag([2.0, 1, 3, 1]))
+    figure = distance_figure(found, "title")
+    FigureCanvasAgg(figure).draw()
+    front, right, _ = figure.axes
+    assert front.get_xlabel() == "x (mm), to the patient's right" and front.get_ylabel() == "z (mm), to the head"
+    assert right.get_xlabel() == "y (mm), to the front"
+    assert front.xaxis_inverted() and not right.xaxis_inverted()
+    assert front.collections[0].get_array()[-1] == pytest.approx(3)  # the front edge lies 3 mm off
+    assert front.collections[0].get_array()[0] == pytest.approx(0)
+    for axes in (front, right):
+        shown = [text for text in axes.get_yticklabels() if text.get_text()]
+        boxes = sorted((text.get_window_extent() for text in shown), key=lambda box: box.y0)
+        assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+
+
 def test_the_command_writes_map_surface_and_picture(tmp_path):
     for name, mask in zip(("a", "b"), boxes(), strict=True):
         write_labels(tmp_path / f"{name}.nii.gz", LabelMap(mask.astype(np.uint8) * 2, AFFINE))
@@ -77,6 +100,9 @@ def test_the_command_writes_map_surface_and_picture(tmp_path):
     np.testing.assert_allclose(image.GetSpacing(), (2, 1, 3))
     assert sitk.GetArrayFromImage(image)[3, 6, 8] == -4
     assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".nrrd", ".vtk", ".png"}
+    title = (tmp_path / "out" / "gluteus_minimus_distance_mm.vtk").read_text().splitlines()[1]
+    names = f"the truth {tmp_path.name}/a.nii.gz from the prediction {tmp_path.name}/b.nii.gz"
+    assert title == f"gluteus_minimus: distance of {names}, mm, negative inside"
     assert "has no structure 'psoas'; structures: gluteus_medius" in str(run("psoas").exception)
 
 

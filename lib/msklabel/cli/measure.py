@@ -189,8 +189,8 @@ def distance_map(
     masks = [np.isin(labels.array, known[structure].indices) for labels in (first, second)]
     found = measure(masks[0], masks[1], first.affine)
     make_folder(out)
-    names = [f"{file.resolve().parent.name}/{file.name}" for file in (truth, pred)]  # both often have the same name
-    title = f"{structure}: distance of {names[0]} from {names[1]}, mm, negative inside"
+    truth_name, pred_name = (f"{file.absolute().parent.name}/{file.name}" for file in (truth, pred))
+    title = f"{structure}: distance of the truth {truth_name} from the prediction {pred_name}, mm, negative inside"
     write_map(out / f"{structure}_distance_mm.nrrd", found.array, first.affine)
     replace_text(out / f"{structure}_distance_mm.vtk", vtk_text(found, title))
     distance_figure(found, title).savefig(out / f"{structure}_distance_mm.png", dpi=110)

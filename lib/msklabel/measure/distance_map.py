@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
@@ -15,6 +18,9 @@ from msklabel.imaging.geometry import Affine, spacing_mm
 from msklabel.measure.surface import surfaces
 
 _MOST_MM = 10.0  # colours end here at the latest
+_AXES = ("x (mm), to the patient's right", "y (mm), to the front", "z (mm), to the head")
+_LARGEST_INCHES, _SMALLEST_INCHES, _TITLE_INCHES = 4.5, 1.6, 6.5  # of a view, and the figure's least width
+_CHARACTERS = 12  # of the title in an inch
 
 
 @dataclass(frozen=True)
@@ -79,27 +85,40 @@ def vtk_text(found: DistanceMap, title: str) -> str:
 
 
 def distance_figure(found: DistanceMap, title: str) -> Figure:
-    """The coloured surface from the front and from the side."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    """The coloured surface from the front and from the patient's right, each without perspective and to one scale."""
     most = min(_MOST_MM, max(1.0, float(np.abs(found.at_points_mm).max())))
-    at_faces = found.at_points_mm[found.faces].mean(axis=1)
-    for place, (view, azimuth) in enumerate({"front": 90, "side": 0}.items(), start=1):
-        axes = figure.add_subplot(1, 2, place, projection="3d")
-        drawn = axes.plot_trisurf(*found.points.T, triangles=found.faces, cmap="coolwarm", linewidth=0)
-        drawn.set_array(at_faces)
+    extent = np.ptp(found.points, axis=0)
+    inches = _LARGEST_INCHES / extent.max()
+    widths = [max(_SMALLEST_INCHES, inches * extent[axis]) for axis in (0, 1)]
+    size = max(_TITLE_INCHES, sum(widths) + 2.6), max(_SMALLEST_INCHES, inches * extent[2]) + 1.4
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=widths)
+    for axes, (view, across, depth) in zip(panels, (("from the front", 0, 1), ("from the right", 1, 0)), strict=True):
+        drawn = _seen(found, across, depth)
         drawn.set_clim(-most, most)
-        axes.view_init(elev=5, azim=azimuth)
-        axes.set_box_aspect(np.ptp(found.points, axis=0))
+        axes.add_collection(drawn)
+        axes.autoscale_view()
+        axes.margins(0.06)
+        axes.set_aspect("equal")
         axes.set_title(view, fontsize=9)
-        axes.locator_params(nbins=4)
-        axes.tick_params(labelsize=6)
-        axes.set_zlabel("upwards (mm)", fontsize=7)
-        if view == "front":
-            axes.set_xlabel("to the right (mm)", fontsize=7, labelpad=10)
-            axes.set_yticks([])  # the way into the picture
-        else:
-            axes.set_ylabel("to the front (mm)", fontsize=7, labelpad=10)
-            axes.set_xticks([])
-    figure.colorbar(drawn, ax=figure.axes, shrink=0.7, label="distance (mm), negative inside")
-    figure.suptitle(title, fontsize=10)
+        axes.set_xlabel(_AXES[across], fontsize=8)
+        axes.tick_params(labelsize=8)
+        for axis, mm in ((axes.xaxis, extent[across]), (axes.yaxis, extent[2])):
+            axis.set_major_locator(MaxNLocator(int(np.clip(1.5 * inches * mm, 2, 5))))
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel(_AXES[2], fontsize=8)
+    panels[0].invert_xaxis()  # the patient's right on the left
+    figure.colorbar(drawn, ax=panels, label="distance (mm), negative inside")
+    figure.suptitle(textwrap.fill(title, int(_CHARACTERS * size[0])), fontsize=10)
     return figure
+
+
+def _seen(found: DistanceMap, across: int, depth: int) -> PolyCollection:
+    """The triangles as they look along an axis, the nearest drawn last."""
+    corners = found.points[found.faces]
+    order = np.argsort(corners[..., depth].mean(axis=1))
+    drawn = PolyCollection(list(corners[order][..., [across, 2]]), cmap="coolwarm", linewidths=0.3)
+    drawn.set_array(found.at_points_mm[found.faces].mean(axis=1)[order])
+    drawn.set_edgecolor("face")
+    return drawn
