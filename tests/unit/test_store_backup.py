@@ -12,7 +12,7 @@ from store_samples import TISSUES, blocks, meanwhile, read, scan, store, write
 
 from msklabel.cli.backup import verify as verify_command
 from msklabel.errors import Conflict, NotFound, ReadOnly, UserError
-from msklabel.store.backup import back_up, restore, verify
+from msklabel.store.backup import _is_mounted, back_up, restore, verify
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.files import copy_whole
 from msklabel.store.presence import PRESENCE, Presence
@@ -180,6 +180,18 @@ def test_a_state_folder_that_is_a_volume_is_restored_inside(
     assert not (state / "note").exists() and not list(state.glob(".restoring"))
     assert sorted(state.parent.iterdir()) == beside
     assert not verify(state, silent).problems and verify(state, silent).labels
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="needs Linux")
+def test_what_is_mounted_is_known_from_a_folder_beside_which_all_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _is_mounted(Path("/proc")) and not _is_mounted(tmp_path) and not _is_mounted(tmp_path / "none")
+    monkeypatch.setattr(Path, "is_mount", lambda _: False)  # so looks a folder of the same disk
+    assert _is_mounted(Path("/proc/sys").parent)
+    (tmp_path / "state").mkdir()
+    monkeypatch.setattr("msklabel.store.backup.os.access", lambda *_: False)
+    assert _is_mounted(tmp_path / "state")
 
 
 def test_models_that_are_being_written_are_no_part_of_a_backup(

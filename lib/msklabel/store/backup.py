@@ -163,12 +163,22 @@ def _put_in_place(coming: Path, state: Path) -> Path | None:
             entry.rename(former / entry.name)
     for entry in list(coming.iterdir()):
         entry.rename(state / entry.name)
-    return former
+    if any(former.iterdir()):
+        return former
+    former.rmdir()
+    return None
 
 
 def _is_mounted(state: Path) -> bool:
-    """Whether the folder is a volume of a container: it cannot be renamed, and beside it nothing may be written."""
-    return state.is_mount()
+    """Whether the folder is a volume of a container, which cannot be renamed, or nothing may be written beside it."""
+    if not state.is_dir():
+        return False
+    if state.is_mount() or not os.access(state.resolve().parent, os.W_OK):
+        return True
+    with suppress(OSError):  # a folder of the same disk that is mounted here looks like any other
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        return str(state.resolve()).replace(" ", "\\040") in {line.split()[4] for line in mounts}
+    return False
 
 
 def verify(state: Path, progress: Progress, database: str | None = None) -> Checked:
