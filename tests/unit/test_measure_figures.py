@@ -67,6 +67,24 @@ def test_each_structure_has_its_own_limits_of_agreement() -> None:
     assert heights["lone"] == [] and panels["lone"].lines[0].get_ydata().tolist() == [1]
 
 
+def test_numbers_of_limits_stand_beside_the_points_and_each_other() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(2000, 300, 30)
+    same = [1.0, 2, 3]  # bias and limits are one line
+    pairs = {"wide": (first, first - rng.normal(1500, 400, 30)), "same": (same, [2.0, 3, 4])}
+    figure = bland_altman_plots(pairs, "cm³", "unet: predicted − true volume", "predicted − true")
+    FigureCanvasAgg(figure).draw()
+    assert figure.get_supylabel() == "predicted − true (cm³)"
+    assert bland_altman_plots(pairs, "cm³", "").get_supylabel() == "second − first (cm³)"
+    for axes in figure.axes:
+        inside, boxes = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 3 and all(inside.x1 < box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        bias, lower, upper = ((box.y0 + box.y1) / 2 for box in boxes)
+        assert upper - bias > 4 and bias - lower > 4
+    assert [text.get_text() for text in figure.axes[1].texts] == ["1", "1", "1"]
+    assert "e" not in figure.axes[0].texts[1].get_text()  # below -1000, in figures
+
+
 @pytest.mark.parametrize(
     ("numbers", "cells"),
     [

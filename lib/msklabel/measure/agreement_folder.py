@@ -58,7 +58,7 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     both = joined[joined["side"] == "both"]
     pairs = {str(n): (g["first"].tolist(), g["second"].tolist()) for n, g in both.groupby("structure", sort=False)}
     if pairs:
-        title = f"{second.parent.name or second.stem} − {first.parent.name or first.stem}"
+        title = f"second ({_with_folder(second)}) − first ({_with_folder(first)})"
         caption = f"Bland–Altman of {heading(quantity)}, each structure with the limits of its own cases"
         pictures.append(Picture(caption, bland_altman_plots(pairs, heading(quantity), title)))
         if "kind" in both and (both["kind"] == "label").any():  # a group is made of labels that are there themselves
@@ -95,6 +95,10 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
     if joined.empty:
         raise UserError(f"{first} and {second} have no scan and structure with a {quantity} in common")
     return joined
+
+
+def _with_folder(file: Path) -> str:
+    return f"{file.absolute().parent.name}/{file.name}"
 
 
 def _slabs_apart(rows: pd.DataFrame) -> str:

@@ -55,6 +55,12 @@ def bland_altman_plots(
 
     A panel has the limits of its own cases only: structures of one scan are not independent of each other. With fewer
     than three cases there are points and no limits.
+
+    Args:
+        pairs: First and second measurement of each case, by name.
+        unit: Of both.
+        title: Of the figure.
+        difference: What second − first is called.
     """
     columns = min(_PANELS_ACROSS, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -68,6 +74,7 @@ def bland_altman_plots(
         axes.set_title(name.replace("_", " "), fontsize=8)
         axes.tick_params(labelsize=6)
         axes.margins(0.15)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(alpha=0.3)
     for axes in panels[len(pairs) :]:
         axes.remove()
@@ -78,14 +85,18 @@ def bland_altman_plots(
 
 
 def _agreement_lines(axes: Axes, found: BlandAltman) -> None:
-    for estimate, style in ((found.bias, "-"), (found.lower, "--"), (found.upper, "--")):
+    """Bias and limits as lines, with their numbers in the margin: none lies on a point, nor on another."""
+    for estimate, style, beside in (
+        (found.bias, "-", {"va": "center_baseline", "xytext": (3, 0)}),
+        (found.lower, "--", {"va": "top", "xytext": (3, -3)}),
+        (found.upper, "--", {"va": "bottom", "xytext": (3, 3)}),
+    ):
         if np.isfinite(estimate.value):
             axes.axhline(estimate.value, color="k", linestyle=style, linewidth=0.8)
             axes.axhspan(estimate.lower, estimate.upper, color="grey", alpha=0.15)
-            place = (1.02, estimate.value)  # beside the panel, where no case lies
-            axes.annotate(
-                f"{estimate.value:.3g}", place, xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=6
-            )
+            place, where = (1, estimate.value), ("axes fraction", "data")
+            text = f"{estimate.value:.3g}" if abs(estimate.value) < 1000 else f"{estimate.value:.0f}"
+            axes.annotate(text, place, xycoords=where, textcoords="offset points", fontsize=6, **beside)
 
 
 def scatter(
