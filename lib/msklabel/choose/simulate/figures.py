@@ -16,7 +16,7 @@ _NOTE = "mean over seeds, band: one standard error"
 
 
 def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
-    """Dice over drawn slices, one panel for each system."""
+    """Dice over drawn slices, a mark at each budget, one panel for each system."""
     systems = sorted(points.system.unique())
     figure, axes = plt.subplots(1, len(systems), figsize=(6.5 * len(systems), 5), squeeze=False, layout="constrained")
     for axis, system in zip(axes[0], systems, strict=True):
@@ -26,13 +26,14 @@ def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
             slices, mean = rounds.slices.mean(), rounds.dice.mean()
             error = rounds.dice.sem().fillna(0)
             width = 2.5 if strategy == "auto" else 1.2
-            axis.plot(slices, mean, label=strategy, linewidth=width, marker="o", markersize=3)
+            axis.plot(slices, mean, label=strategy, linewidth=width, marker="o", markersize=4)
             axis.fill_between(slices, mean - error, mean + error, alpha=0.12)
         level = own[own.strategy == full].dice.mean()
         if level == level:
             axis.axhline(level, color="black", linestyle=":", linewidth=1, label="all slices")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(title=system, xlabel="slices drawn", ylabel="Dice on test scans")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     names = axes[0, 0].get_legend_handles_labels()
     figure.legend(*names, fontsize=8, ncols=5, loc="outside lower center", title=_NOTE, title_fontsize=8)
     figure.savefig(file, dpi=120)
