@@ -75,7 +75,10 @@ def test_numbers_of_limits_stand_beside_the_points_and_each_other() -> None:
     figure = bland_altman_plots(pairs, "cm³", "unet: predicted − true volume", "predicted − true")
     FigureCanvasAgg(figure).draw()
     assert figure.get_supylabel() == "predicted − true (cm³)"
-    assert bland_altman_plots(pairs, "cm³", "").get_supylabel() == "second − first (cm³)"
+    long = bland_altman_plots(pairs, "cm³", "second (networks/quantities.csv) − first (annotators/quantities.csv)")
+    FigureCanvasAgg(long).draw()
+    assert long.get_supylabel() == "second − first (cm³)"
+    assert long.bbox.x0 <= long._suptitle.get_window_extent().x0 and "\n" in long.get_suptitle()
     for axes in figure.axes:
         inside, boxes = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
         assert len(boxes) == 3 and all(inside.x1 < box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)

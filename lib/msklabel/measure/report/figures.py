@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -21,6 +22,7 @@ _OPACITY = 0.45
 _MARGIN = 0.12  # of what is drawn, left around it
 _LEGEND_INCHES = 1.9  # for one name
 _PANELS_ACROSS = 5
+_CHARACTERS = 12  # of a title in an inch
 _PANEL_INCHES = (2.1, 1.7)
 _NOTHING = "0.6"  # grey where a map says nothing, which no colour of a bar is
 
@@ -80,7 +82,7 @@ def bland_altman_plots(
         axes.remove()
     figure.supxlabel(f"mean of both ({unit})", fontsize=9)
     figure.supylabel(f"{difference} ({unit})", fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(textwrap.fill(title, int(_CHARACTERS * figure.get_figwidth())), fontsize=10)
     return figure
 
 
