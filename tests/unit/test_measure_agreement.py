@@ -15,8 +15,10 @@ from msklabel.cli import app
 from msklabel.errors import UserError
 from msklabel.imaging.scan import LabelMap
 from msklabel.imaging.write import write_labels
+from msklabel.measure import agreement_folder
 from msklabel.measure.agreement import bland_altman
 from msklabel.measure.distance_map import distance_figure, distance_map, vtk_text
+from msklabel.measure.report.figures import scatter
 from msklabel.measure.surface import surface_distances, surfaces
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 1.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -152,3 +154,34 @@ class TestTables:
         same = self.run(tmp_path, files[0], files[1], "--second", files[1], "--quantity", "volume_cm3")
         assert "warning" not in same.output
         assert "warning" not in self.run(tmp_path, *files, "--quantity", "area_cm2").output
+
+    def test_groups_are_not_pooled_with_what_they_are_made_of(self, tmp_path, monkeypatch):
+        drawn = []
+
+        def keep(first, second, *rest):
+            drawn.append((first, second))
+            return scatter(first, second, *rest)
+
+        monkeypatch.setattr(agreement_folder, "scatter", keep)
+        cortical, trabecular = np.array([1.0, 2, 4]), np.array([10.0, 12, 15])
+        parts = {"cortical_bone": cortical, "trabecular_bone": trabecular, "bone": cortical + trabecular}
+        files = []
+        for name, more in (("a", 0.0), ("b", 0.5)):
+            rows = [
+                {"scan": f"s{i}", "structure": part, "kind": "group" if part == "bone" else "label", "side": "both"}
+                | {"volume_cm3": value + more}
+                for part, values in parts.items()
+                for i, value in enumerate(values)
+            ]
+            pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
+            files.append(tmp_path / f"{name}.csv")
+        found = agreement_folder.agreement_of_tables(*files, "volume_cm3")
+        assert drawn == [([1, 2, 4, 10, 12, 15], [1.5, 2.5, 4.5, 10.5, 12.5, 15.5])]
+        assert found.table["structure"].tolist() == list(parts) and found.table["cases"].tolist() == [3] * 3
+        captions = [picture.caption for section in found.report.sections for picture in section.pictures]
+        assert captions[1].endswith("see the table for those of each")
+        for file in files:
+            table = pd.read_csv(file)
+            table[table["kind"] == "group"].to_csv(file, index=False)
+        agreement_folder.agreement_of_tables(*files, "volume_cm3")
+        assert drawn[1][0] == [11, 14, 19]  # nothing but groups

@@ -12,7 +12,7 @@ import pandas as pd
 from msklabel.errors import UserError
 from msklabel.measure.agreement import bland_altman, icc, pearson
 from msklabel.measure.clinical import number_columns, read_table
-from msklabel.measure.report.figures import bland_altman_plots, scatter
+from msklabel.measure.report.figures import POOLED, bland_altman_plots, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_table, software
 from msklabel.measure.slab import counts_of, is_volume
@@ -61,12 +61,10 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
         title = f"second ({_with_folder(second)}) − first ({_with_folder(first)})"
         caption = f"Bland–Altman of {heading(quantity)}, each structure with the limits of its own cases"
         pictures.append(Picture(caption, bland_altman_plots(pairs, heading(quantity), title)))
-        if "kind" in both and (both["kind"] == "label").any():  # a group is made of labels that are there themselves
-            both = both[both["kind"] == "label"]
-        a, b = both["first"].tolist(), both["second"].tolist()
-        drawn = scatter(a, b, ("first", "second"), pearson(a, b), icc(np.column_stack([a, b])), heading(quantity))
-        caveat = "r and ICC are high wherever structures differ in size, so see the table for those of each"
-        pictures.append(Picture(f"{heading(quantity)} of both, every structure and scan; {caveat}", drawn))
+        pooled = _without_groups(both)
+        x, y = pooled["first"].tolist(), pooled["second"].tolist()
+        drawn = scatter(x, y, ("first", "second"), pearson(x, y), icc(np.column_stack([x, y])), heading(quantity))
+        pictures.append(Picture(f"{heading(quantity)} of every structure and scan; {POOLED}", drawn))
     table = pd.DataFrame(rows)
     sections = [
         Section("How it was computed", _METHODS),
@@ -89,12 +87,18 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
             )
         numbers = number_columns(file, table, [quantity])[quantity]
         covered = counts_of(table) if is_volume(quantity) else np.nan
-        kind = {"kind": table["kind"]} if name == "first" and "kind" in table else {}
-        tables.append(table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered}, **kind))
+        kept = table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered})
+        tables.append(kept.assign(kind=table["kind"]) if name == "first" and "kind" in table else kept)
     joined = tables[0].merge(tables[1], on=_KEYS).dropna(subset=["first", "second"])
     if joined.empty:
         raise UserError(f"{first} and {second} have no scan and structure with a {quantity} in common")
     return joined
+
+
+def _without_groups(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of labels, for a group would count what is in these again; all where there is no label."""
+    labels = rows[rows["kind"] == "label"] if "kind" in rows else rows
+    return rows if labels.empty else labels
 
 
 def _with_folder(file: Path) -> str:

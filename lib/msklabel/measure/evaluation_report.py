@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from msklabel.imaging.geometry import closest_axes, spacing_mm
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.measure.agreement import icc, pearson
-from msklabel.measure.report.figures import bland_altman_plots, box_plots, overlays, scatter
+from msklabel.measure.report.figures import POOLED, bland_altman_plots, box_plots, overlays, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, places
 from msklabel.measure.summary import KEYS
 from msklabel.system import System
@@ -101,8 +101,7 @@ def _figures(rows: pd.DataFrame, model: str) -> list[Picture]:
             bland_altman_plots(volumes, "cm³", f"{model}: predicted − true volume", "predicted − true"),
         ),
         Picture(
-            "True and predicted volume of every structure and scan; r and ICC are high wherever structures differ in "
-            "size, so see the table for those of each",
+            f"True and predicted volume of every structure and scan; {POOLED}",
             scatter(truth, predicted, ("true volume (cm³)", "predicted volume (cm³)"), *agreement, model),
         ),
     ]

@@ -18,6 +18,7 @@ from msklabel.measure.agreement import BlandAltman, Estimate, bland_altman, comp
 from msklabel.sections import Label, Window
 from msklabel.system import System
 
+POOLED = "r and ICC are high wherever structures differ in size, so see the table for those of each"
 _OPACITY = 0.45
 _MARGIN = 0.12  # of what is drawn, left around it
 _LEGEND_INCHES = 1.9  # for one name
