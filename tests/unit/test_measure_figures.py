@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from msklabel.measure.report.figures import bland_altman_plots, map_figure, overlays
-from msklabel.measure.report.page import table_html
+from msklabel.measure.report.figures import bland_altman_plots, heat_map, map_figure, overlays
+from msklabel.measure.report.page import table_html, with_intervals
+from msklabel.measure.report.pdf import _blocks
 from msklabel.measure.summary import volume_agreement
 from msklabel.system import load_system
 
@@ -101,3 +102,36 @@ def test_a_columns_numbers_have_as_many_places(numbers: list[float], cells: list
     table = table_html(pd.DataFrame({"volume_cm3": numbers}))
     assert "<th>volume (cm³)</th>" in table
     assert [part.split("<")[0] for part in table.split('<td class="n">')[1:]] == cells
+
+
+def test_numbers_with_their_intervals() -> None:
+    found = with_intervals([1.25, np.nan, 3.0], [0.5, np.nan, np.nan], [12.0, np.nan, np.nan])
+    assert found == ["1.25 [0.50,\u00a012.00]", "–", "3.00"]
+
+
+def test_long_names_may_be_broken_and_nothing_else_is_changed() -> None:
+    name = "haematopoietic_bone_marrow:mean_hu"
+    table = table_html(pd.DataFrame({"exposure": [name, "<b>", "muscle:volume"]}))
+    assert "haematopoietic_<wbr>bone_<wbr>marrow:<wbr>mean_<wbr>hu</td>" in table
+    assert ">&lt;b&gt;</td>" in table and ">muscle:volume</td>" in table
+    assert name in table.replace("<wbr>", "")
+
+
+def test_a_long_note_is_wrapped_on_a_page_of_a_pdf() -> None:
+    note = "19 cases of the rarer outcome, at least 20 needed; volumes of 5 slices in 35 scans, 3 slices in 5 scans"
+    frame = pd.DataFrame(
+        {"exposure": ["a", "b"], "side": "both", "cases": [40, 7], "note": [note, ""], "p": [0.5, 0.25]}
+    )
+    [lines] = list(_blocks(frame))
+    assert len(lines) == 5 and set(lines[1]) == {"-"}
+    assert " ".join(" ".join(lines[2:4]).split()) == f"a both 40 {note[:58]} 0.500 {note[59:]}"
+    assert lines[4].split() == ["b", "both", "7", "0.250"] and lines[4].endswith("0.250")
+    assert lines[2].index("0.500") == lines[4].index("0.250")
+
+
+def test_names_beside_a_heat_map_are_whole() -> None:
+    name = "intermuscular_adipose_tissue:mean_hu_per_height2_hu_per_m2"
+    figure = heat_map(pd.DataFrame({"all": [0.5]}, index=[name]), "low muscle mass")
+    FigureCanvasAgg(figure).draw()
+    [label] = figure.axes[0].get_yticklabels()
+    assert label.get_window_extent().x0 >= 0 and figure.axes[0].get_window_extent().width > 80

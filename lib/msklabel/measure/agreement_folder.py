@@ -13,11 +13,12 @@ from msklabel.errors import UserError
 from msklabel.measure.agreement import bland_altman, icc, pearson
 from msklabel.measure.clinical import number_columns, read_table
 from msklabel.measure.report.figures import POOLED, bland_altman_plots, scatter
-from msklabel.measure.report.page import Picture, Report, Section, Table, heading
+from msklabel.measure.report.page import Picture, Report, Section, Table, heading, with_intervals
 from msklabel.measure.report.provenance import of_table, software
 from msklabel.measure.slab import counts_of, is_volume
 
 _KEYS = ["scan", "structure", "side"]
+_ESTIMATES = {"bias": "bias", "lower_limit": "lower limit", "upper_limit": "upper limit", "r": "r", "icc": "ICC"}
 _METHODS = (
     "Bland–Altman: bias is the mean of second − first, limits are bias ± 1.96 SD; 95 % confidence intervals from t "
     "with n − 1 degrees of freedom (limits: SD·√(3/n)). ICC(A,1): two-way random "
@@ -59,8 +60,9 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     pairs = {str(n): (g["first"].tolist(), g["second"].tolist()) for n, g in both.groupby("structure", sort=False)}
     if pairs:
         title = f"second ({_with_folder(second)}) − first ({_with_folder(first)})"
+        unit = heading(quantity).rpartition("(")[2].removesuffix(")")
         caption = f"Bland–Altman of {heading(quantity)}, each structure with the limits of its own cases"
-        pictures.append(Picture(caption, bland_altman_plots(pairs, heading(quantity), title)))
+        pictures.append(Picture(caption, bland_altman_plots(pairs, unit, title)))
         pooled = _without_groups(both)
         x, y = pooled["first"].tolist(), pooled["second"].tolist()
         drawn = scatter(x, y, ("first", "second"), pearson(x, y), icc(np.column_stack([x, y])), heading(quantity))
@@ -68,7 +70,7 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     table = pd.DataFrame(rows)
     sections = [
         Section("How it was computed", _METHODS),
-        Section(heading(quantity), (), pictures, [Table("By structure and side", table)]),
+        Section(heading(quantity), (), pictures, [_as_printed(table)]),
     ]
     provenance = [*software(), *of_table("first", first), *of_table("second", second)]
     apart = _slabs_apart(joined.drop_duplicates("scan"))
@@ -99,6 +101,15 @@ def _without_groups(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of labels, for a group would count what is in these again; all where there is no label."""
     labels = rows[rows["kind"] == "label"] if "kind" in rows else rows
     return rows if labels.empty else labels
+
+
+def _as_printed(table: pd.DataFrame) -> Table:
+    """Each estimate with its interval in one cell, so that the notes are on the page, too."""
+    printed = table[["structure", "side", "cases", "sd"]].rename(columns={"sd": "SD"})
+    for name, words in _ESTIMATES.items():
+        printed[words] = with_intervals(table[name], table[f"{name}_lower"], table[f"{name}_upper"])
+    caption = "By structure and side: estimates with their 95 % confidence intervals"
+    return Table(caption, printed.assign(note=table["note"]))
 
 
 def _with_folder(file: Path) -> str:

@@ -12,7 +12,7 @@ from msklabel.errors import UserError
 from msklabel.measure.associations import KINDS, Kind, association_table, correlations, wide
 from msklabel.measure.clinical import number_columns, read_clinical, read_table
 from msklabel.measure.report.figures import heat_map
-from msklabel.measure.report.page import Picture, Report, Section, Table
+from msklabel.measure.report.page import Picture, Report, Section, Table, with_intervals
 from msklabel.measure.report.provenance import of_files, of_table, software
 from msklabel.measure.sarcopenia import with_sarcopenia
 from msklabel.measure.slab import is_volume, slabs_in_scans
@@ -127,8 +127,9 @@ def _slabs(quantities: pd.DataFrame, table: pd.DataFrame, exposures: Sequence[st
 
 
 def _as_printed(rows: pd.DataFrame) -> Table:
-    shown = rows[["exposure", "adjusted_for", "cases", "estimate", "lower", "upper", "p", "note"]]
-    return Table("Estimate with its 95 % confidence interval", shown.reset_index(drop=True))
+    shown = rows[["exposure", "adjusted_for", "cases", "estimate", "p", "note"]].reset_index(drop=True)
+    shown["estimate"] = with_intervals(rows["estimate"], rows["lower"], rows["upper"])
+    return Table("Estimate with its 95 % confidence interval", shown)
 
 
 def _sarcopenia_section(table: pd.DataFrame) -> Section:

@@ -123,7 +123,8 @@ def scatter(
 def heat_map(table: pd.DataFrame, title: str, p: pd.DataFrame | None = None) -> Figure:
     """Correlations as colours from -1 to 1 with their numbers; those with p < 0.05 are bold."""
     rows, columns = table.shape
-    figure = Figure(figsize=(2.6 + 1.3 * columns, 1.6 + 0.32 * rows), layout="constrained")
+    longest = max((len(str(name)) for name in table.index), default=0)
+    figure = Figure(figsize=(1.4 + 0.09 * longest + 1.3 * columns, 1.6 + 0.32 * rows), layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(table.to_numpy(float), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     axes.set_xticks(range(columns), [str(name).replace("_", " ") for name in table.columns])

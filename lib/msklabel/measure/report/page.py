@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from msklabel.durable import replace_text
 
 HONEST = "Research software. Automatic results, not clinically validated; not for diagnosis or treatment."
 _DPI = 110
+_LONG = 24  # characters of a name that may be broken
+_AFTER = re.compile(r"([:_])(?=\w)")  # and where
 _UNITS = {
     "_mm3_per_m2": "mm³/m²",
     "_hu_per_m2": "HU/m²",
@@ -87,12 +90,12 @@ def write_html(report: Report, file: Path) -> None:
 
 def table_html(frame: pd.DataFrame) -> str:
     """A table as HTML, numbers to the right."""
-    head = "".join(f"<th>{html.escape(heading(str(column)))}</th>" for column in frame.columns)
+    head = "".join(f"<th>{_breakable(heading(str(column)))}</th>" for column in frame.columns)
     decimals = [places(frame.iloc[:, at]) for at in range(frame.shape[1])]
     rows = []
     for row in frame.itertuples(index=False):
         cells = (
-            f'<td class="{"n" if _is_number(value) else "t"}">{html.escape(shown(value, after))}</td>'
+            f'<td class="{"n" if _is_number(value) else "t"}">{_breakable(shown(value, after))}</td>'
             for value, after in zip(row, decimals, strict=True)
         )
         rows.append(f"<tr>{''.join(cells)}</tr>")
@@ -128,6 +131,23 @@ def shown(value: object, after: int = 3) -> str:
             return "0"
         return f"{value:.2g}" if abs(value) < 0.5 * 10**-after else f"{value:,.{after}f}"
     return "–" if value is None else str(value)
+
+
+def with_intervals(values: Iterable[float], lower: Iterable[float], upper: Iterable[float]) -> list[str]:
+    """Numbers with their intervals, ``1.20 [0.90, 1.50]``, all with as many places; – for none."""
+    rows = list(zip(values, lower, upper, strict=True))
+    after = places(float(number) for row in rows for number in row)
+    return [
+        f"{shown(float(value), after)} [{shown(float(low), after)},\u00a0{shown(float(high), after)}]"
+        if np.isfinite([value, low, high]).all()
+        else shown(float(value), after)
+        for value, low, high in rows
+    ]
+
+
+def _breakable(text: str) -> str:
+    """Text as HTML that may be broken within long names."""
+    return _AFTER.sub(r"\1<wbr>", html.escape(text)) if len(text) > _LONG else html.escape(text)
 
 
 def _is_number(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from msklabel.measure.report.page import HONEST, Report, Table, heading, places, shown
 
 _A4_INCHES = (11.69, 8.27)
-_ROWS, _LINE, _CELL = 46, 165, 60  # lines, and characters of a line and of a cell, of a table on a page
+_ROWS, _LINE, _CELL = 46, 165, 60  # lines, and characters of a line and of a cell's line, of a table on a page
 _KEYS = 3  # leading columns that are repeated
 _WIDTH = 130  # characters of a line of text
 
@@ -67,18 +68,28 @@ def _blocks(frame: pd.DataFrame) -> Iterator[list[str]]:
     keys, rest = columns[:_KEYS], columns[_KEYS:]
     while True:
         block = list(keys)
-        while rest and (len(block) == len(keys) or sum(len(c[0]) + 2 for c in [*block, rest[0]]) <= _LINE):
+        while rest and (len(block) == len(keys) or sum(len(c[0][0]) + 2 for c in [*block, rest[0]]) <= _LINE):
             block.append(rest.pop(0))
-        lines = ["  ".join(parts) for parts in zip(*block, strict=True)]
+        lines = [line for row in zip(*block, strict=True) for line in _lines(row)]
+        width = max(map(len, lines))
         for row in range(1, max(2, len(lines)), _ROWS):
-            yield [lines[0], "-" * len(lines[0]), *lines[row : row + _ROWS]]
+            yield [lines[0], "-" * width, *lines[row : row + _ROWS]]
         if not rest:
             return
 
 
-def _column(name: str, values: pd.Series) -> list[str]:
+def _column(name: str, values: pd.Series) -> list[list[str]]:
+    """Heading and cells, each the lines that it takes, all equally wide."""
     after = places(values)
-    cells = [heading(name), *(textwrap.shorten(shown(value, after), _CELL, placeholder="…") for value in values)]
-    width = max(map(len, cells))
+    cells = [[heading(name)], *(textwrap.wrap(shown(value, after), _CELL) or [""] for value in values)]
+    width = max(len(line) for cell in cells for line in cell)
     numbers = pd.api.types.is_numeric_dtype(values)
-    return [cell.rjust(width) if numbers else cell.ljust(width) for cell in cells]
+    return [[line.rjust(width) if numbers else line.ljust(width) for line in cell] for cell in cells]
+
+
+def _lines(row: tuple[list[str], ...]) -> Iterator[str]:
+    """The lines that a row of cells takes."""
+    widths = [len(cell[0]) for cell in row]
+    for parts in zip_longest(*row):
+        filled = (" " * width if part is None else part for part, width in zip(parts, widths, strict=True))
+        yield "  ".join(filled).rstrip()
