@@ -57,11 +57,6 @@ def read_seg(
     return LabelMap(table[numbers], affine)
 
 
-def segment_titles(segmentation: pydicom.Dataset) -> list[str]:
-    """Name and code of each segment, for people."""
-    return [f"{_title(item)} ({_code(item)})" for item in segmentation.SegmentSequence]
-
-
 def _require_kind(segmentation: pydicom.Dataset) -> None:
     if segmentation.get("SOPClassUID") not in (SEGMENTATION, LABEL_MAP_SEGMENTATION):
         raise ImageError("this DICOM file is no segmentation")

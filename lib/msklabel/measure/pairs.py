@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,12 +102,6 @@ def read_pair(pair: Pair, resample: bool = False) -> tuple[LabelMap, LabelMap]:
     if predicted.array.any() and not moved.array.any():
         raise UserError(f"{pair.scan}: the prediction lies wholly outside the truth's grid")
     return truth, moved
-
-
-def read_pairs(pairs: list[Pair], resample: bool = False) -> Iterator[tuple[Pair, LabelMap, LabelMap]]:
-    """Read pairs one at a time."""
-    for pair in pairs:
-        yield pair, *read_pair(pair, resample)
 
 
 def _as_scan(labels: LabelMap) -> Scan:
