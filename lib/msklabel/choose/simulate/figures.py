@@ -31,7 +31,6 @@ def draw_curves(points: pd.DataFrame, file: Path, full: str = "full") -> None:
         level = own[own.strategy == full].dice.mean()
         if level == level:
             axis.axhline(level, color="black", linestyle=":", linewidth=1, label="all slices")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(title=system, xlabel="slices drawn", ylabel="Dice on test scans")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     names = axes[0, 0].get_legend_handles_labels()
