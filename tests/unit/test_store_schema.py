@@ -147,3 +147,16 @@ def test_what_is_to_last_is_written_through_whatever_was_written_before(tmp_path
         with database.write(lasting) as session:
             level = session.connection().exec_driver_sql("PRAGMA synchronous").scalar()
         assert level == (full if lasting else normal)
+
+
+def test_what_was_measured_of_other_numbers_of_slices_is_measured_anew(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    scan(studies / "scan1.nii.gz")
+    data = store(studies)
+    data.save_label("scan1", str(write(tmp_path / "label.nii.gz", blocks(1, 5))), "final", {"client_id": "ann"})
+    [version] = data.store.quantities.missing("final", 5)
+    data.store.quantities.put(version, {"rows": [{"volume_cm3": 1.5}], "slices": {}, "notes": []})
+    assert data.store.quantities.missing("final", 5) == []
+    with sqlite3.connect(studies / ".msklabel" / "msklabel.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '0005'")
+    assert store(studies).store.quantities.missing("final", 5) == [version]
