@@ -15,6 +15,7 @@ from msklabel.errors import Unreachable, UserError
 from msklabel.learn.cases import Unusable, blamed_on
 from msklabel.learn.split import RolesInFile
 from msklabel.learn.task import SystemTrainTask, _case
+from msklabel.learn.update import Plan
 from msklabel.learn.versions import Versions
 from msklabel_phantoms.write import save_nifti
 
@@ -57,28 +58,37 @@ def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
         task_of(pairs, tmp_path)({})
 
 
-def test_a_training_that_goes_on_knows_them_and_one_that_was_mended_comes_back(tmp_path: Path) -> None:
+def test_a_training_that_goes_on_knows_them_and_one_that_was_mended_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = [labelled(tmp_path, number) for number in range(4)]
     whole = pairs[0].image.read_bytes()
     pairs[0].image.write_bytes(whole[:500])
-    task = task_of(pairs, tmp_path)
+    told: dict[int, str] = {}
+    pairs[0].state = "accepted"
+    task, plans = task_of(pairs, tmp_path, hold=told.update), []
 
-    def stop(*_: Any, **__: Any) -> None:
+    def stop(plan: Plan, *_: Any) -> None:
+        plans.append(plan)
         raise KeyboardInterrupt
 
-    fit, task.update.store = task.update.fit, stop  # type: ignore[method-assign]
+    monkeypatch.setattr(task.update, "store", stop)
     with pytest.raises(KeyboardInterrupt):
         task({})
     assert set(task._left_out([_case(SYSTEM, pair) for pair in pairs])) == {"scan0"}
-    plans: list[Any] = []
-    task.update.fit = lambda plan, *more: (plans.append(plan), fit(plan, *more))[1]  # type: ignore[method-assign]
+    planned: list[list[str]] = []
+    plan = task.update.plan
+    monkeypatch.setattr(
+        task.update, "plan", lambda cases, *more: planned.append([c.id for c in cases]) or plan(cases, *more)
+    )
     with pytest.raises(KeyboardInterrupt):
         task({"resume": True})
-    assert set(plans[0].left_out) == {"scan0"}, "it is not tried again"
+    assert planned == [["scan1", "scan2", "scan3"]], "it is not tried again"
+    assert set(plans[1].left_out) == {"scan0"} and told[0].startswith("left out")
     pairs[0].image.write_bytes(whole)
     with pytest.raises(KeyboardInterrupt):
         task({})
-    assert not plans[1].left_out
+    assert not plans[2].left_out and told[0] == "", "it stands no more in the reviewers' list"
 
 
 def test_what_is_wrong_elsewhere_is_not_blamed_on_a_scan(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from msklabel.networks import build_network, weights_of
 from msklabel.predict import served
 from msklabel.predict.selection import Selection, version_key
 from msklabel.predict.served import ServedModel
+from msklabel.system import System
 
 
 class Slow(nn.Module):
@@ -32,15 +33,21 @@ class Slow(nn.Module):
         return torch.stack((-x[:, 0] - 9, x[:, 0] + 9, torch.full_like(x[:, 0], -9)), 1)
 
 
+def with_versions(folder: Path, count: int) -> tuple[System, Versions]:
+    """A system with some versions, the first of them in service."""
+    system, versions = make_system(spacing_mm=[None, None, None]), Versions(folder)
+    for _ in range(count):
+        versions.add(system, [weights_of(build_network(system))], {})
+    versions.publish("toy", "0001")
+    return system, versions
+
+
 def test_publishing_and_rolling_back_never_fail_a_running_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, go = threading.Event(), threading.Event()
     monkeypatch.setattr("msklabel.predict.selection.loaded_network", lambda *_: Slow(began, go))
-    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
-    for _ in range(2):
-        versions.add(system, [weights_of(build_network(system))], {})
-    versions.publish("toy", "0001")
+    system, versions = with_versions(tmp_path, 2)
     model = ServedModel(system, versions, "cpu")
     hu, _ = body_in_air((30, 28, 6))
     scan, answers = Scan(hu[None], np.eye(4)), []
@@ -62,10 +69,7 @@ def test_the_version_before_answers_while_the_new_one_is_loaded_where_both_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for_two: bool
 ) -> None:
     monkeypatch.setattr(served, "much_memory_left", lambda device: room_for_two)
-    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
-    for _ in range(3):
-        versions.add(system, [weights_of(build_network(system))], {})
-    versions.publish("toy", "0001")
+    system, versions = with_versions(tmp_path, 3)
     began, go, asked = threading.Event(), threading.Event(), threading.Event()
     made = Selection()
 
@@ -105,10 +109,7 @@ def test_a_version_that_cannot_be_loaded_is_not_hidden_by_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served, "much_memory_left", lambda device: True)
-    system, versions = make_system(spacing_mm=[None, None, None]), Versions(tmp_path)
-    for _ in range(2):
-        versions.add(system, [weights_of(build_network(system))], {})
-    versions.publish("toy", "0001")
+    system, versions = with_versions(tmp_path, 2)
     model, scan = ServedModel(system, versions, "cpu"), Scan(body_in_air((30, 28, 6))[0][None], np.eye(4))
     model(scan)
     for file in (tmp_path / "toy" / "0002").glob("*.safetensors"):

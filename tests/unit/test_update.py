@@ -180,6 +180,9 @@ def test_a_variants_version_says_nothing_of_what_the_system_has_considered(tmp_p
     assert versions.considered("toy", "0002") == {"c"}
     newest = versions.newest("toy"), versions.newest("toy", "fatty"), versions.newest("toy", "lean")
     assert [version and version.name for version in newest] == ["0001", "0002", None]
+    versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": "of other labels"})
+    found = versions.newest("toy"), versions.newest("toy", fingerprint=SYSTEM.fingerprint)
+    assert [version and version.name for version in found] == ["0003", "0001"]
 
 
 def test_all_that_the_gate_compares_runs_on_one_device_in_single_precision(

@@ -17,7 +17,9 @@ from msklabel.system import PAPER
 def train(
     system: Annotated[str, typer.Argument(help="System to train.")],
     studies: Studies,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Instead of the recipe's number, or of half of it in fine-tuning.")
+    ] = None,
     folds: Annotated[int, typer.Option(help="Train so many members by cross-validation, split by patient.")] = 1,
     on_all: Annotated[
         bool, typer.Option(help="Keep no scan for validation; the version counts as not validated.")

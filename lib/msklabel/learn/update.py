@@ -134,7 +134,7 @@ class Update:
         serving = self.serving(order.variant)
         base = self._base(order)
         held = self._held(cases, roles, serving)
-        self.tell({case.label: held.get(case.label, "") for case in cases if not case.accepted})
+        self.tell({case.label: held.get(case.label, "") for case in cases})
         usable = [case for case in cases if case.label not in held]
         if order.on_all:
             roles = dict.fromkeys(roles, TRAIN)
@@ -256,8 +256,8 @@ class Update:
 
     def _newest(self, variant: str) -> str | None:
         """The last version, while none is good enough to be served: learning goes on from it."""
-        version = self.versions.newest(self.system.name, variant)
-        return version.name if version and self._is_ours(version.name) else None
+        version = self.versions.newest(self.system.name, variant, self.system.fingerprint)
+        return version.name if version else None
 
     def _decided(self, cases: Sequence[Case]) -> dict[str, str]:
         """Role of each patient; those without one get theirs now, for good."""

@@ -105,10 +105,17 @@ class Versions:
             "history": self.history(system),
         }
 
-    def newest(self, system: str, variant: str = "") -> Version | None:
-        """The last version of a variant, or of the system itself, served or not; None before the first."""
+    def newest(self, system: str, variant: str = "", fingerprint: str = "") -> Version | None:
+        """The last version of a variant, or of the system itself, served or not; None before the first.
+
+        Args:
+            system: Name of the system.
+            variant: Of the system.
+            fingerprint: Of its configuration; empty for any.
+        """
+        wanted = {"variant": variant} | ({"fingerprint": fingerprint} if fingerprint else {})
         versions = (self.get(system, name) for name in reversed(self.names(system)))
-        return next((version for version in versions if version.metrics.get("variant", "") == variant), None)
+        return next((v for v in versions if all(v.metrics.get(k, "") == x for k, x in wanted.items())), None)
 
     def considered(self, system: str, name: str = "") -> set[str]:
         """Keys of the labels that a version, the system's newest by default, was made from, validated with or held."""

@@ -14,7 +14,6 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.routing import APIRoute
 
 from msklabel import __version__
 from msklabel.errors import UserError
@@ -230,8 +229,3 @@ def _coming_first(
 def _devices(app: MskLabelApp) -> list[str]:
     chosen: Any = app.options.device
     return [chosen or ("cuda" if torch.cuda.is_available() else "cpu")]
-
-
-def list_routes(api: FastAPI) -> list[APIRoute]:
-    """The routes that are documented."""
-    return [route for route in api.routes if isinstance(route, APIRoute) and route.include_in_schema]
