@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import event
-from store_samples import SHAPE, scan, store, write
+from store_samples import ABDUCTORS, SHAPE, TISSUES, blocks, scan, store, write
 
 from msklabel.store.database import Database
 from msklabel.store.datastore import MskDatastore
@@ -121,3 +121,25 @@ def test_a_label_that_was_overtaken_within_a_view_follows_the_other(
         assert data.store.labels.history("scan1") == []
         version = data.submit("scan1", hers, "final", {"annotated": {"slices": [1]}})
     assert version.annotated["slices"] == [1, 2]
+
+
+def test_what_was_read_already_is_not_asked_again(data: MskDatastore) -> None:
+    asked: list[str] = []
+    event.listen(database_of(data).engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    with data.store.one_view():
+        assert data.store.images.get("scan1") is data.store.images.get("scan1")
+        assert data.store.labels.finished("final") == set()
+        assert data.store.labels.submissions("final") == 0
+        assert len([text for text in asked if "FROM image" in text]) == 1
+        assert len([text for text in asked if "max(review.id)" in text]) == 1
+
+
+def test_how_many_were_submitted_counts_those_that_were_removed(data: MskDatastore, tmp_path: Path) -> None:
+    counted = []
+    for value in (1, 2, 3):
+        data.submit("scan1", write(tmp_path / "label.nii.gz", blocks(value)), "final", {})
+        counted.append(data.store.labels.submissions("final"))
+        data.remove_label("scan1", "final")
+    assert counted == [1, 2, 3]
+    assert data.store.labels.submissions("final", [TISSUES.name]) == 3
+    assert data.store.labels.submissions("final", [ABDUCTORS.name]) == data.store.labels.submissions("original") == 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from sqlalchemy import String, cast, select
+from sqlalchemy import String, bindparam, cast, select
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
@@ -46,6 +46,8 @@ from msklabel.system import System
 
 logger = logging.getLogger(__name__)
 _NOTHING = "{}"
+_FACTS = (Image.id, Image.patient, Image.site, Image.modality, Image.present, Image.changed, cast(Image.info, String))
+_CHANGED = select(*_FACTS).where(Image.changed > bindparam("since_us")).order_by(Image.changed)
 
 
 @dataclass(slots=True)
@@ -300,10 +302,8 @@ class Store:
             since_us: µs since 1970; -1 for all.
         """
         self.images.glance()
-        columns = (Image.id, Image.patient, Image.site, Image.modality, Image.present, Image.changed)
-        query = select(*columns, cast(Image.info, String)).where(Image.changed > since_us).order_by(Image.changed)
         with self._database.read() as session:
-            rows = session.execute(query).all()
+            rows = session.execute(_CHANGED, {"since_us": since_us}).all()
         found = []
         for image_id, patient, site, modality, present, changed, text in rows:
             info = {} if text == _NOTHING else loads(text)

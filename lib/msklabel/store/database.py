@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from msklabel.errors import ReadOnly, Unreachable, UserError
 from msklabel.store.migrate import is_current, revision_of, upgrade
 
+Value = TypeVar("Value")
 _BUSY_MS = 60_000
 _REASON_CHARACTERS = 500
 _LASTING = "lasting"  # of a connection: what was said to SQLite last
@@ -109,6 +110,21 @@ class Database:
         with self._reader() as session:
             yield session
 
+    def once(self, what: Hashable, read: Callable[[Session], Value]) -> Value:
+        """What this thread has read in its view already, else read it now.
+
+        Args:
+            what: Tells one thing from another.
+            read: Reads it.
+        """
+        with self.read() as session:
+            if session is not self._shared():
+                return read(session)
+            known: dict[Hashable, Value] = session.info
+            if what not in known:
+                known[what] = read(session)
+            return known[what]
+
     def _shared(self) -> Session | None:
         return getattr(self._view, "session", None)
 
@@ -149,6 +165,7 @@ class Database:
         finally:
             if shared := self._shared():
                 shared.expunge_all()
+                shared.info.clear()
                 shared.commit()  # ends what it saw
 
     @contextmanager

@@ -105,8 +105,7 @@ class Images:
         """
         for look in (self.glance, None):  # it may have been put there a moment ago
             if is_image_id(image_id):
-                with self._database.read() as session:
-                    image = session.get(Image, image_id)
+                image = self._database.once((Image, image_id), lambda session: session.get(Image, image_id))
                 if image:
                     return image
                 if look:

@@ -230,11 +230,7 @@ class Labels:
 
     def submissions(self, tag: str, systems: Iterable[str] | None = None) -> int:
         """How many versions of a tag were ever submitted, of any of some systems."""
-        query = select(func.count(LabelVersion.id)).where(LabelVersion.tag == tag)
-        if systems is not None:
-            query = query.where(LabelVersion.system.in_(list(systems)))
-        with self._database.read() as session:
-            return session.scalar(query) or 0
+        return self._worklist.submissions(tag, None if systems is None else set(systems))
 
     def to_mend(self, author: str, tag: str) -> set[str]:
         """Ids of the images whose newest label is by an author, and was rejected or opened again."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, false, func, select, true, union_all
 from sqlalchemy.orm import Session
 
 from msklabel.store.annotation import annotated_as
@@ -56,6 +57,7 @@ class Worklist:
         self._database = database
         self._lock = threading.Lock()
         self._last: tuple[int, ...] | None = None
+        self._submitted: Counter[tuple[str, str]] = Counter()
         self._states: dict[str, dict[tuple[str, str], Newest]] = {}
         self._done: dict[_Kind, set[str]] = {}
         self._finished: dict[tuple[str, str], dict[str, Newest]] = {}
@@ -87,18 +89,27 @@ class Worklist:
                 self._finished[tag, system] = {i: new for i, new in found if new and new.state not in OPEN}
             return self._finished[tag, system]
 
+    def submissions(self, tag: str, systems: Collection[str] | None = None) -> int:
+        """How many versions of a tag were ever submitted, of any of some systems."""
+        with self._lock:
+            self._update()
+            counted = self._submitted.items()
+            return sum(n for (of, system), n in counted if of == tag and (systems is None or system in systems))
+
     def _update(self) -> None:
+        last = self._database.once(_LAST, lambda session: tuple(newest or 0 for newest in session.execute(_LAST).one()))
+        if last == self._last:
+            return
         with self._database.read() as session:
-            last = tuple(newest or 0 for newest in session.execute(_LAST).one())
-            if last == self._last:
-                return
-            changed = None if self._last is None else _changed(session, self._last)
+            new = _submitted_since(session, (0, 0) if self._last is None else self._last)
+            changed = None if self._last is None else {row[0] for row in new}
             rows = session.execute(_newest(changed))
             states: dict[str, dict[tuple[str, str], Newest]] = {image_id: {} for image_id in changed or ()}
             for image_id, tag, system, *newest in rows:
                 states.setdefault(image_id, {})[tag, system] = newest_of(*newest)
         self._states |= states
         self._last = last
+        self._submitted.update((tag, system) for _, tag, system, is_new in new if is_new)
         self._finished.clear()
         for kind, done in self._done.items():
             for image_id in states:
@@ -130,11 +141,12 @@ def newest_of(
     return Newest(state, slices, axis, tuple(map(sys.intern, classes)), annotated_as(annotated).key(sha256))
 
 
-def _changed(session: Session, last: tuple[int, ...]) -> set[str]:
-    """Ids of the images with a newer version or review."""
-    reviewed = select(LabelVersion.image_id).join(Review).where(Review.id > last[1])
-    labelled = select(LabelVersion.image_id).where(LabelVersion.id > last[0])
-    return set(session.scalars(labelled)) | set(session.scalars(reviewed))
+def _submitted_since(session: Session, last: tuple[int, ...]) -> list[tuple[str, str, str, bool]]:
+    """Image, tag and system of each version that is newer, or was reviewed since, and whether it is newer."""
+    columns = LabelVersion.image_id, LabelVersion.tag, LabelVersion.system
+    labelled = select(*columns, true()).where(LabelVersion.id > last[0])
+    reviewed = select(*columns, false()).join(Review).where(Review.id > last[1])
+    return list(session.execute(union_all(labelled, reviewed)).tuples())
 
 
 def _newest(images: set[str] | None) -> Select[Any]:
