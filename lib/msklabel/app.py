@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from msklabel.predict.source import read_for
 from msklabel.predict.task import INTERPOLATE, ModelTask
 from msklabel.work import Work
 
+logger = logging.getLogger(__name__)
 _SESSION_SECONDS = 3600
 
 
@@ -47,6 +49,9 @@ class MskLabelApp(Work, MONAILabelApp):
             version=__version__,
         )
         self._auto_update_scoring = False  # would start a process for every scan that is asked for
+        for served in self.systems:
+            if name := self.versions.finish(served):
+                logger.info("%s: version %s is in service, as its training was cut off before that", served, name)
 
     def init_strategies(self) -> dict[str, Strategy]:
         """All strategies."""

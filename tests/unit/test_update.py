@@ -1,6 +1,6 @@
 """The whole way from labels to a version, on small scans: who validates, what is kept, what is published."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +159,43 @@ def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(
     assert update.versions.serving("toy") == "0001"
     assert not update.versions.replace("toy", "0002", version.name) and update.versions.serving("toy") == "0001"
     assert update.versions.replace("toy", "0001", version.name) and update.versions.serving("toy") == version.name
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_a_version_that_passed_gets_into_service_after_a_crash_unless_somebody_chose_another(
+    since: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
+    monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
+    monkeypatch.setattr("msklabel.learn.update.case_dice", update._dices)
+    served = update.versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": SYSTEM.fingerprint})
+    update.versions.publish("toy", served.name)
+    plan = update.plan([case_of(number) for number in range(30)], ORDER)
+    fitted = Fitted([{"way": torch.tensor([0.3])}], {}, 1.0, torch.device("cpu"))
+    assert update.versions.finish("toy") is None  # nothing was cut off
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(update.versions, "replace", raises(KeyboardInterrupt))
+        update.store(plan, ORDER, fitted)
+    assert update.versions.names("toy") == ["0001", "0002"] and update.versions.serving("toy") == "0001"
+    if since:
+        monkeypatch.setattr("msklabel.learn.versions.time.strftime", lambda _: "2999-01-01T00:00:00+0000")
+        update.versions.publish("toy", "0001", reason="by hand")
+    assert update.versions.finish("toy") == (None if since else "0002")
+    assert update.versions.serving("toy") == ("0001" if since else "0002")
+    assert update.versions.finish("toy") is None
+    if not since:
+        assert "cut off" in update.versions.history("toy")[-1]["reason"]
+        update.versions.roll_back("toy")
+        assert update.versions.finish("toy") is None and update.versions.serving("toy") == "0001"
+
+
+def raises(error: type[BaseException]) -> Callable[..., None]:
+    """A function that raises."""
+
+    def function(*_: object) -> None:
+        raise error
+
+    return function
 
 
 def test_a_scan_that_was_learned_from_never_judges_whosever_it_turns_out_to_be(update: Update, tmp_path: Path) -> None:

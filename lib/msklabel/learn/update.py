@@ -25,7 +25,7 @@ from msklabel.learn.scores import KeptScores
 from msklabel.learn.selection import Selection, select
 from msklabel.learn.split import TRAIN, VALIDATION, Roles, decide_roles
 from msklabel.learn.trainer import Report
-from msklabel.learn.versions import Version, Versions
+from msklabel.learn.versions import TIME_FORMAT, Version, Versions
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Engine
@@ -187,7 +187,7 @@ class Update:
             if self.versions.serving(self.system.name, order.variant) == in_service:
                 break
         chosen = tried[-1] if tried[-1].verdict.publish else tried[0]
-        record = self._record(plan, order, fitted, chosen, tried)
+        record = {**self._record(plan, order, fitted, chosen, tried), "replaces": in_service}
         version = self.versions.add(self.system, chosen.members, record)
         self.scores.keep(version.name, frozen, chosen.dices)
         reasons, verdict = record["reasons"], chosen.verdict
@@ -338,7 +338,7 @@ class Update:
             "considered": sorted(considered),
             "patients": sorted({case.patient for case in selection.learned} | set(parent.get("patients", []))),
             "images": sorted({case.id for case in selection.learned} | set(parent.get("images", []))),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "time": time.strftime(TIME_FORMAT),
             "seconds": round(fitted.seconds, 1),
             "crops": fitted.crops,
             "device": str(fitted.device),

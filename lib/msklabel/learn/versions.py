@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from msklabel.learn.record import to_json
 from msklabel.networks import Weights
 from msklabel.system import System
 
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 _POINTER = "serving"
 
 
@@ -146,12 +148,33 @@ class Versions:
             self._publish(system, name, variant, reason, "")
         return True
 
+    def finish(self, system: str) -> str | None:
+        """Put the newest version in service if it passed and its training was cut off just before it could do so.
+
+        Not where somebody has put any version in service since. For a server's start.
+
+        Returns:
+            Its name if it was put in service.
+        """
+        names = self.names(system)
+        if not names:
+            return None
+        metrics = self.get(system, names[-1]).metrics
+        variant = str(metrics.get("variant", ""))
+        history = self.history(system, variant)
+        if not metrics.get("passed") or "replaces" not in metrics:
+            return None
+        if any(_moment(entry["time"]) > _moment(metrics["time"]) or entry["version"] == names[-1] for entry in history):
+            return None
+        reason = f"{metrics['reasons'][0]} (its training was cut off before)"
+        return names[-1] if self.replace(system, metrics["replaces"], names[-1], variant, reason) else None
+
     def _publishing(self, system: str) -> FileLock:
         return FileLock(self.root / system / ".publish.lock")
 
     def _publish(self, system: str, name: str, variant: str, reason: str, who: str) -> None:
         folder = self.root / system
-        entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": name, "reason": reason, "who": who}
+        entry = {"time": time.strftime(TIME_FORMAT), "version": name, "reason": reason, "who": who}
         history = [*self.history(system, variant), entry]
         replace_text(folder / f"{_pointer(variant)}_history.json", to_json(history))
         replace_text(folder / _pointer(variant), f"{name}\n")
@@ -231,6 +254,10 @@ def read_weights(file: Path, system: System) -> Weights:
             f"fingerprint {system.fingerprint}){remedy}"
         )
     return tensors
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, TIME_FORMAT)
 
 
 def _pointer(variant: str) -> str:
