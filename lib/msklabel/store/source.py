@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from msklabel.errors import NotFound, Unreachable
 from msklabel.imaging.channels import channel_of_description
@@ -22,6 +21,7 @@ from msklabel.store.pacs import Pacs, Series
 logger = logging.getLogger(__name__)
 _LISTED_S = 30.0
 _USED = ".used"
+_PART = ".part-"  # begins the name of a folder that is not whole
 
 
 class Source(Protocol):
@@ -140,15 +140,23 @@ class PacsSource:
             raise NotFound(f"image {image_id!r} is no series of the PACS")
         folder = self.root / uids[0]
         self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f".{uids[0]}.lock"):
-            if not folder.is_dir():
+        with self._lock(uids[0]):
+            fetched = not folder.is_dir()
+            if fetched:
                 self._fetch(study, uids, folder)
-        (folder / _USED).touch()
-        self._tidy(keep=folder)
+            (folder / _USED).touch()
+        if fetched:
+            self._tidy(keep=folder)
         return folder
 
+    def _lock(self, uid: str) -> FileLock:
+        """Whoever has it may make or remove the folder of an image, and the one that is not whole."""
+        return FileLock(self.root / f".{uid}.lock")
+
     def _fetch(self, study: str, uids: Sequence[str], folder: Path) -> None:
-        building = Path(tempfile.mkdtemp(prefix=".fetched-", dir=self.root))
+        building = self.root / f"{_PART}{folder.name}"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
         try:
             for uid in uids:
                 self._pacs.fetch(study, uid, building / uid)
@@ -162,16 +170,32 @@ class PacsSource:
         logger.info("fetched %d series of study %s", len(uids), study)
 
     def _tidy(self, keep: Path) -> None:
-        """Remove the longest unused series until the rest fit."""
+        """Remove what ended processes left of others, and the longest unused series until the rest fit."""
         with self._tidying:
+            for part in self.root.glob(f"{_PART}*"):
+                self._remove(part.name.removeprefix(_PART), whole=False)
             folders = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            sizes = {path: sum(entry.stat().st_size for entry in os.scandir(path)) for path in folders}
+            sizes = {path: _size(path) for path in folders}
             for path in sorted(folders, key=_last_used):
                 if sum(sizes.values()) <= self._most_bytes:
                     return
-                if path != keep:
-                    shutil.rmtree(path, ignore_errors=True)
+                if path != keep and self._remove(path.name):
                     del sizes[path]
+
+    def _remove(self, uid: str, whole: bool = True) -> bool:
+        """Remove an image unless somebody is at it; what bears its name is whole all the time."""
+        part = self.root / f"{_PART}{uid}"
+        try:
+            with self._lock(uid).acquire(timeout=0):
+                shutil.rmtree(part, ignore_errors=True)
+                if whole:
+                    (self.root / uid).rename(part)
+                    shutil.rmtree(part, ignore_errors=True)
+        except Timeout:
+            return False
+        except FileNotFoundError:  # another process was first
+            pass
+        return True
 
 
 def contents_of(source: Source) -> Contents | None:
@@ -181,6 +205,14 @@ def contents_of(source: Source) -> Contents | None:
     except Unreachable as error:
         logger.warning("images are not listed anew: %s", error)
         return None
+
+
+def _size(folder: Path) -> int:
+    """In bytes; what another process removes meanwhile counts as nothing."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder))
+    except FileNotFoundError:
+        return 0
 
 
 def _last_used(folder: Path) -> float:
