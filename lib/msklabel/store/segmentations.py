@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class SegmentationExchange:
     def __init__(self, store: Store, pacs: Pacs) -> None:
         self._store = store
         self._pacs = pacs
+        self._elsewhere: dict[str, list[str]] = {}  # segmentations of unlisted scans, and the series they are of
 
     def __call__(self) -> tuple[int, int]:
         """Send and take in what is new; returns how many segmentations were sent and taken in.
@@ -87,7 +88,7 @@ class SegmentationExchange:
         """Submit each segmentation of our images that came from elsewhere."""
         taken = 0
         for series in self._pacs.segmentations():
-            if self._store.setting(_key(series.uid), ""):
+            if self._store.setting(_key(series.uid), "") or self._is_elsewhere(series.uid):
                 continue
             try:
                 outcome = self._taken(series)
@@ -131,9 +132,11 @@ class SegmentationExchange:
         segmentation = self._pacs.get(series.study, series.uid, instances[0])
         if segmentation.get("Manufacturer") == MANUFACTURER:
             return "refused: written by msklabel itself"
-        image = self._image(segmentation)
-        if image is None:
-            return ""  # of a scan that is not listed here, or not yet
+        referenced = list(referenced_series(segmentation))
+        image = self._image(referenced)
+        if image is None:  # of a scan that is not listed here, or not yet
+            self._elsewhere[series.uid] = referenced
+            return ""
         sources, grid = _sources(self._store.images.path(image.id)), self._store.images.grid(image.id)
         system, labels = self._fitting(segmentation, sources, grid.affine)
         author = str(segmentation.get("ContentCreatorName") or "") or "PACS"
@@ -144,8 +147,13 @@ class SegmentationExchange:
             version = self._store.submit(image.id, file, FINAL, notes, origin="imported")
         return f"taken, label {version.id}"
 
-    def _image(self, segmentation: pydicom.Dataset) -> Image | None:
-        for uid in referenced_series(segmentation):
+    def _is_elsewhere(self, uid: str) -> bool:
+        """Whether a segmentation was looked at already, and its scan is still not listed: the PACS is not asked."""
+        referenced = self._elsewhere.get(uid)
+        return referenced is not None and self._image(referenced) is None
+
+    def _image(self, referenced: Sequence[str]) -> Image | None:
+        for uid in referenced:
             try:
                 return self._store.images.get(uid)
             except NotFound:
