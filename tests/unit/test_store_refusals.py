@@ -154,3 +154,4 @@ def test_a_postgresql_that_does_not_answer_is_said_in_one_sentence(tmp_path: Pat
     with pytest.raises(Unreachable, match=r"the database does not answer: .*refused") as refused:
         store.open()
     assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -146,7 +145,9 @@ class Store:
         Raises:
             UserError: If the state folder cannot be written.
             Conflict: If the database is of a newer version.
+            Unreachable: If a PostgreSQL does not answer; nothing is made then.
         """
+        self._database.require()
         try:
             (self.state / "labels").mkdir(parents=True, exist_ok=True)
             if not self.source.takes_uploads:
@@ -168,8 +169,7 @@ class Store:
     def _open_read_only(self, damage: str) -> None:
         """Go on with a copy of what can be read, in a temporary file."""
         file = self._database.file
-        copy = Path(tempfile.mkdtemp(prefix="msklabel-salvaged-")) / file.name
-        self._database.fall_back(copy)
+        copy = self._database.fall_back()
         self._database.create()
         salvage(file, copy)
         self.images.refresh()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -55,6 +56,16 @@ class Database:
         process = os.getpid()
         return self._engines.get(process) or self._engines.setdefault(process, _connect(self._url))
 
+    def require(self) -> None:
+        """Look whether a PostgreSQL answers; a file of ours needs no answer.
+
+        Raises:
+            Unreachable: If it does not.
+        """
+        if not self.is_sqlite:
+            with reached(), self.engine.connect():
+                pass
+
     def create(self) -> None:
         """Make the tables, or bring those of an older version up to date; a copy of the old file is kept beside.
 
@@ -79,10 +90,13 @@ class Database:
             if not is_current(connection):  # another process may have been first
                 upgrade(connection)
 
-    def fall_back(self, file: Path) -> None:
-        """Use another SQLite file from now on."""
-        self._url = URL.create("sqlite", database=str(file))
+    def fall_back(self) -> Path:
+        """Use a temporary SQLite file, which is still to be made, from now on; it goes with this object."""
+        self._temporary = tempfile.TemporaryDirectory(prefix="msklabel-salvaged-", ignore_cleanup_errors=True)
+        copy = Path(self._temporary.name) / self.file.name
+        self._url = URL.create("sqlite", database=str(copy))
         self._engines = {}
+        return copy
 
     @contextmanager
     def one_view(self) -> Iterator[None]:
