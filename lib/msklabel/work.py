@@ -184,7 +184,11 @@ class Work:
         if request.get("save_label") and upload is None:
             info = {"model": request["model"], "params": params}
             info |= {"system": params["system"]} if params.get("system") else {}
-            label = store.save_label(request["image"], result, tag, info)
+            try:
+                label = store.save_label(request["image"], result, tag, info)
+            except BaseException:
+                Path(result).unlink(missing_ok=True)
+                raise
         return {"label": label, "tag": tag, "file": result, "params": params}
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Cluster:
     def __init__(self, programs: Path) -> None:
         self._programs = programs
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        # The tests' own folder is closed to the other user.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp" if self._as_user else None))
         if self._as_user:
             shutil.chown(self.folder, "postgres")
         self._number = 0
@@ -49,8 +50,10 @@ class Cluster:
 
     def stop(self) -> None:
         """End it and remove all it wrote."""
-        self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, str(self._programs / program), *arguments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -11,7 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULT_PREFIX = "msklabel-result-"
+
+def new_result(name: str) -> Path:
+    """An empty temporary file, named after ``name``; a file without a folder, as servers remove that alone."""
+    stem, dot, suffix = name.partition(".")
+    handle, file = tempfile.mkstemp(prefix=f"msklabel-{stem}-", suffix=dot + suffix)
+    os.close(handle)
+    return Path(file)
+
+
+def name_of_result(file: Path) -> str:
+    """The name that :func:`new_result` was given."""
+    stem, dot, suffix = file.name.partition(".")
+    return stem.removeprefix("msklabel-").rpartition("-")[0] + dot + suffix
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,12 @@ class Ahead:
                 return None
             self._kept.move_to_end(question)
             file, facts = self._kept[question]
-            copy = Path(tempfile.mkdtemp(prefix=RESULT_PREFIX)) / file.name
-            shutil.copyfile(file, copy)
+            copy = new_result(file.name)
+            try:
+                shutil.copyfile(file, copy)
+            except OSError:
+                copy.unlink(missing_ok=True)
+                raise
             return str(copy), dict(facts)
 
     def put(self, question: Question, file: Path, facts: Mapping[str, Any]) -> None:
@@ -67,7 +84,7 @@ class Ahead:
         with self._lock:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="msklabel-ahead-"))
-            place = Path(tempfile.mkdtemp(dir=self._folder)) / file.name
+            place = Path(tempfile.mkdtemp(dir=self._folder)) / f"{question.system}{question.suffix}"
             shutil.move(file, place)
             self._drop(question)
             self._kept[question] = place, dict(facts)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ from msklabel.errors import UserError
 from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.imaging.write import write_labels
-from msklabel.predict.ahead import RESULT_PREFIX, Ahead, Question, stamp_of
+from msklabel.predict.ahead import Ahead, Question, new_result, stamp_of
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
@@ -129,7 +127,7 @@ class ModelTask(SegmentationTask):
             if self.ahead and question == self.question(request):
                 self.ahead.put(question, Path(file), facts)
         finally:
-            shutil.rmtree(Path(file).parent, ignore_errors=True)
+            Path(file).unlink(missing_ok=True)
 
     def question(self, request: Mapping[str, Any]) -> Question:
         """All that decides what comes out."""
@@ -227,11 +225,11 @@ def _result_suffix(request: Mapping[str, Any]) -> str:
 
 
 def _write_result(name: str, labels: LabelMap, scheme: Mapping[str, Label]) -> Path:
-    """Write to a temporary folder of its own; what fails leaves nothing."""
-    folder = Path(tempfile.mkdtemp(prefix=RESULT_PREFIX))
+    """Write to a temporary file; what fails leaves nothing."""
+    file = new_result(name)
     try:
-        write_labels(folder / name, labels, scheme)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+        write_labels(file, labels, scheme)
+    except BaseException:
+        file.unlink(missing_ok=True)
         raise
-    return folder / name
+    return file

@@ -13,7 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from msklabel.errors import Conflict, UserError
 from msklabel.imaging.names import without_suffix
 from msklabel.imaging.scan import ImageError
-from msklabel.store.archive import write_archive
+from msklabel.store.archive import Archives, write_archive
 from msklabel.store.core import Store, TrainingPair
 from msklabel.store.labels import FINAL, ORIGINAL, SUFFIX
 from msklabel.store.leases import LEASE_S, in_turn
@@ -53,6 +53,7 @@ class MskDatastore(Datastore):
     ) -> None:
         super().__init__()
         self._lease_s = lease_s
+        self._archives = Archives()
         self.store = Store(Path(studies), Path(state), systems, models, database, source)
         self.store.open()
 
@@ -152,7 +153,7 @@ class MskDatastore(Datastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Path of a temporary ZIP file of final labels with their images."""
-        return str(write_archive(self.store, self.json(), limit_cases))
+        return str(self._archives.add(write_archive(self.store, self.json(), limit_cases)))
 
     def refresh(self) -> None:
         """Read the folder of studies now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
 from enum import Enum
@@ -19,7 +18,7 @@ from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 
 from msklabel.errors import UserError
-from msklabel.predict.ahead import RESULT_PREFIX
+from msklabel.predict.ahead import name_of_result
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
 from msklabel.serve.dicom_seg import dicom_sources, segmentation_file
 from msklabel.serve.errors import ClientGone, Forbidden
@@ -158,12 +157,12 @@ def _answer(result: Mapping[str, Any], output: Output) -> Response:
             return JSONResponse(params)
         kind = get_mime_type(str(file))
         if output is Output.image:
-            disposition = {"Content-Disposition": f'attachment; filename="{file.name}"'}
+            disposition = {"Content-Disposition": f'attachment; filename="{name_of_result(file)}"'}
             return Response(file.read_bytes(), media_type=kind, headers=disposition)
         with file.open("rb") as stream:
             fields = {
                 "params": (None, json.dumps(params, default=str), "application/json"),
-                "image": (file.name, stream, kind),
+                "image": (name_of_result(file), stream, kind),
             }
             form = MultipartEncoder(fields=fields)
             return Response(form.to_string(), media_type=form.content_type)
@@ -172,9 +171,6 @@ def _answer(result: Mapping[str, Any], output: Output) -> Response:
 
 
 def discard(result: Mapping[str, Any]) -> None:
-    """Remove the temporary file of a result, and the folder that was made for it."""
+    """Remove the temporary file of a result."""
     if result.get("file"):
-        file = Path(result["file"])
-        file.unlink(missing_ok=True)
-        if file.parent.name.startswith(RESULT_PREFIX):
-            shutil.rmtree(file.parent, ignore_errors=True)
+        Path(result["file"]).unlink(missing_ok=True)
