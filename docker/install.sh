@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install msklabel and the locked versions: install.sh PYTHON [pip options for msklabel itself]
+# Install the locked versions, then msklabel: install.sh PYTHON [--packages | pip options for msklabel itself]
+# With --packages it ends before msklabel, and needs requirements.lock only: a container's image keeps that as a layer.
 # TORCH_INDEX, if set, is the address of a package index to take torch from, such as one with CPU builds only.
 #
 # torch comes first, with its own dependencies (a CUDA build brings its CUDA libraries that way); then the whole locked
@@ -20,5 +21,6 @@ export UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
 "${pip[@]}" --no-deps -c requirements.lock uv monailabel &&
     "$python" -m uv pip install --quiet --python "$python" ${index:+--default-index "$index"} --no-deps -r requirements.lock ||
     "${pip[@]}" --no-deps -r requirements.lock
+[ "${1:-}" != --packages ] || exit 0
 echo "installing 3 of 3: msklabel"
 "${pip[@]}" --no-deps "$@" .

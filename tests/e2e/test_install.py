@@ -14,6 +14,7 @@ import yaml
 from msklabel.imaging.read import read_labels
 
 ROOT = Path(__file__).resolve().parents[2]
+PIP = ["python", "-m", "pip"]
 DOCKERFILE, COMPOSE = ROOT / "docker" / "Dockerfile", ROOT / "docker" / "compose.yaml"
 
 
@@ -29,6 +30,24 @@ def copied_paths() -> list[str]:
     return [path for line in lines for path in line]
 
 
+def install_steps(python: Path) -> list[list[str]]:
+    """The Dockerfile's commands that install packages, and then msklabel, with another Python."""
+    lines = DOCKERFILE.read_text().replace("\\\n", "").splitlines()
+    commands = [part.split() for line in lines if line.startswith("RUN ") for part in line[4:].split("&&")]
+    commands = [[word for word in command if not word.startswith("--mount=")] for command in commands]
+    found = [command for command in commands if command[0] == "docker/install.sh" or command[:3] == PIP]
+    assert len(found) == 2
+    return [[str(python) if word == "python" else word for word in step] for step in found]
+
+
+def test_the_image_copies_no_code_before_the_packages_are_installed() -> None:
+    before = DOCKERFILE.read_text().partition("RUN docker/install.sh")[0]
+    assert [line.split()[1:-1] for line in before.splitlines() if line.startswith("COPY")] == [
+        ["requirements.lock"],
+        ["docker/install.sh"],
+    ]
+
+
 @pytest.mark.timeout(900)
 def test_the_images_install_steps_give_a_working_command_in_a_clean_folder(tmp_path: Path) -> None:
     context = tmp_path / "context"
@@ -41,8 +60,9 @@ def test_the_images_install_steps_give_a_working_command_in_a_clean_folder(tmp_p
         shutil.rmtree(phantoms.parent)
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    installed = run(context / "docker" / "install.sh", python)
-    assert installed.returncode == 0, installed.stderr[-2000:]
+    for step in install_steps(python):
+        installed = run(*step, cwd=context)
+        assert installed.returncode == 0, installed.stderr[-2000:]
     shutil.rmtree(context)
 
     command = python.parent / "msklabel"
