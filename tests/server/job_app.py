@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import time
@@ -25,6 +26,10 @@ class JobApp:
             raise Conflict("nothing to train on")
         if what == "crash":
             raise ZeroDivisionError("oops")
+        if what == "fill":
+            raise RuntimeError("Io Error: No space left on device (os error 28)")
+        if what == "fill the database":
+            raise ValueError("not stored") from OSError(errno.ENOSPC, "no room")
         if what == "die":
             signal.raise_signal(signal.SIGKILL)
         if what == "lines":

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,18 @@ def test_a_job_that_fails_says_why(runner: JobRunner, do: str, status: int, says
     assert failed.value.status == status
     assert job.status == "ERROR"
     assert says in job.describe()["details"][-1]
+
+
+@pytest.mark.parametrize("do", ["fill", "fill the database"])
+def test_a_job_that_meets_a_full_disk_can_still_say_so(
+    runner: JobRunner, do: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: pytest.fail("the disk is full"))
+    job = runner.start("train", {"do": do})
+    with pytest.raises(JobError, match="the disk is full or cannot be written: make room") as error:
+        job.outcome.result(30)
+    assert error.value.status == 507
+    assert "the disk is full" in job.describe()["details"][-1]
 
 
 def test_jobs_of_one_kind_wait_for_each_other(runner: JobRunner, tmp_path: Path) -> None:

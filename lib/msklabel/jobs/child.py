@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
 from msklabel.errors import UserError
 
@@ -58,7 +58,7 @@ class Child:
     def __init__(
         self, method: str, request: Mapping[str, Any], source: AppSource, environment: Mapping[str, str]
     ) -> None:
-        self._answer = tempfile.TemporaryFile()  # noqa: SIM115 - closed in answer()
+        self._answer = _room_for_answer()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "msklabel.jobs.worker", method],
             stdin=subprocess.PIPE,
@@ -114,6 +114,13 @@ class Child:
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _room_for_answer() -> IO[bytes]:
+    """In memory where the system can: what a job has to say about a full disk does not fit on that."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("answer"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _ended(code: int) -> str:

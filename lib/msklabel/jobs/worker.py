@@ -38,10 +38,9 @@ def main(method: str) -> int:
         app = getattr(importlib.import_module(module), name)(source["app_dir"], source["studies"], source["conf"])
         result = getattr(app, method)(job["request"])
     except Exception as error:
-        status = getattr(error, "status", 500)
+        status, message = _explained(error)
         if status == 500:
             logger.exception("%s failed", method)
-        message = _sentence(error)
         logger.error(message)
         _write(answer, {"error": message, "status": status})
         return 1
@@ -76,9 +75,14 @@ def _stop_when_orphaned() -> None:
     os._exit(1)
 
 
-def _sentence(error: Exception) -> str:
-    text = getattr(error, "msg", None) or str(error)
-    return text if getattr(error, "status", 500) != 500 else f"{type(error).__name__}: {text}"
+def _explained(error: Exception) -> tuple[int, str]:
+    """The status and the sentence of an error."""
+    from msklabel.store.files import is_storage_full  # brings the database, which not every job needs
+
+    status, text = getattr(error, "status", 500), getattr(error, "msg", None) or str(error)
+    if status == 500 and is_storage_full(error):
+        return 507, "the disk is full or cannot be written: make room, then start it again"
+    return status, text if status != 500 else f"{type(error).__name__}: {text}"
 
 
 def _write(answer: IO[str], value: dict[str, Any]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Iterator
 from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request
@@ -23,9 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msklabel.errors import UserError
 from msklabel.store.damage import is_damage
+from msklabel.store.files import is_storage_full
 
 logger = logging.getLogger(__name__)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CALLERS_FAULT = (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR)
 _CLIENT_CLOSED = 499
 
@@ -60,7 +58,7 @@ def explain(error: Exception) -> tuple[int, str]:
         return HTTPStatus.BAD_REQUEST, error.msg
     if isinstance(error, DatabaseError) and is_damage(error):
         return HTTPStatus.SERVICE_UNAVAILABLE, "the database is damaged: restart the server, which then says what to do"
-    if any(_says_disk_full(cause) for cause in _chain(error)):
+    if is_storage_full(error):
         return HTTPStatus.INSUFFICIENT_STORAGE, "the disk is full or cannot be written; nothing was stored"
     return (
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -134,17 +132,3 @@ def describe_invalid(error: RequestValidationError) -> str:
     name = ".".join(str(part) for part in names)
     quoted = f" {name!r}" if name else ""
     return f"{where}{quoted}: {str(first['msg'])[:1].lower()}{str(first['msg'])[1:]}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _says_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        # The image writer cannot say why it failed; nearly always there was no room.
-        return error.errno in _FULL or (error.errno is None and type(error) is OSError)
-    text = str(error)
-    return "database or disk is full" in text or "disk I/O error" in text

@@ -15,7 +15,30 @@ from sqlalchemy.exc import OperationalError
 from msklabel.durable import flush
 from msklabel.errors import StorageFull
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_SAID = (  # by SQLite, safetensors and PyTorch, whose errors have no number
+    "database or disk is full",
+    "disk I/O error",
+    "No space left on device",
+    "PytorchStreamWriter failed writing file",
+)
+
+
+def is_storage_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that the disk or the quota is full."""
+    while error is not None:
+        if isinstance(error, OSError):
+            if error.errno in _FULL or _says_nothing(error):
+                return True
+        elif any(said in str(error) for said in _FULL_SAID):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _says_nothing(error: OSError) -> bool:
+    """As the image writer's, which cannot say why it failed; nearly always there was no room."""
+    return error.errno is None and type(error) is OSError
 
 
 @contextmanager
@@ -28,8 +51,7 @@ def storage_full_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # The image writer cannot say why it failed; nearly always there was no room.
-        if error.errno in _FULL or (error.errno is None and type(error) is OSError):
+        if error.errno in _FULL or _says_nothing(error):
             raise StorageFull("the disk is full; nothing was stored") from error
         raise
     except OperationalError as error:
