@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from msklabel import cli
 from msklabel.catalogue import load_catalogue
 from msklabel.cli import train as train_module
 from msklabel.cli import versions as versions_module
@@ -82,3 +85,31 @@ def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None
     with pytest.raises(Unreachable, match="the database does not answer"):
         versions_module.compare(SYSTEM, "0001", "0001", studies, database=NOWHERE)
     assert not (studies / ".msklabel" / "msklabel.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full or cannot be written; make room"),
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full or cannot be written; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: cannot be read or written (Permission"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/y"), "/x/y: cannot be read or written (Read-only"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_sentence(
+    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert f"msklabel: {says}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_nobody_can_mend_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: {}["missing"])
+    with pytest.raises(KeyError):
+        cli.main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from store_samples import TISSUES, blocks, meanwhile, read, scan, store, write
 from msklabel.cli.backup import verify as verify_command
 from msklabel.errors import Conflict, NotFound, ReadOnly, UserError
 from msklabel.store.backup import _is_mounted, back_up, restore, verify
+from msklabel.store.database import copy_database
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.files import copy_whole
 from msklabel.store.presence import PRESENCE, Presence
@@ -219,3 +221,10 @@ def test_models_that_are_being_written_are_no_part_of_a_backup(
 def test_a_state_folder_that_cannot_be_written_is_one_sentence(studies: Path) -> None:
     with pytest.raises(UserError, match=r"the state folder /proc/.* cannot be written .*--conf state DIR"):
         MskDatastore(studies, Path("/proc/msklabel"), {TISSUES.name: TISSUES})
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_bytes(b"no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        copy_database(tmp_path / "no.db", tmp_path / "copy.db")
+    assert [file.name for file in tmp_path.iterdir()] == ["no.db"]

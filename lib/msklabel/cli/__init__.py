@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -59,15 +60,33 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 def main() -> None:
     """Run the command line; what a user can mend is one sentence and exit status 2, never a traceback."""
     try:
         sys.argv[1:] = joined_conf(sys.argv[1:])
         app()
-    except UserError as error:
-        errors.print(f"msklabel: {error}", style="red", highlight=False, markup=False)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        errors.print(f"msklabel: {sentence}", style="red", highlight=False, markup=False)
         raise SystemExit(2) from error
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a user can mend; None for the rest."""
+    if isinstance(error, UserError):
+        return str(error)
+    from msklabel.store.files import is_storage_full  # not before it is needed: it brings the database
+
+    if is_storage_full(error):
+        return "the disk is full or cannot be written; make room, then try again"
+    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename:
+        return f"{error.filename}: cannot be read or written ({error.strerror})"
+    return None
 
 
 def joined_conf(arguments: Sequence[str]) -> list[str]:

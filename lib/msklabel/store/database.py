@@ -215,9 +215,12 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy a SQLite database as it is at one instant, while others use it; in place of what was at ``target``."""
     temporary = target.with_name(f".{target.name}.writing")
     temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
-        old.backup(new)
-    temporary.replace(target)
+    try:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
+            old.backup(new)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _connect(url: URL) -> Engine:
