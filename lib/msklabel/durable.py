@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
 
@@ -17,13 +18,27 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def new_beside(file: Path, suffix: str = "") -> Path:
+    """An empty file to be put in place of another: hidden, beside it, with its rights, or with those of any new file.
+
+    Those of :func:`tempfile.mkstemp` would shut out all but who runs the program.
+    """
+    while True:
+        temporary = file.with_name(f".writing-{secrets.token_hex(6)}{suffix}")
+        try:
+            temporary.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if file.exists():
+            temporary.chmod(stat.S_IMODE(file.stat().st_mode))
+        return temporary
+
+
 def replace_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all, in place of what was there; on disk when this returns."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    temporary = Path(name)
+    temporary = new_beside(file)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        temporary.write_text(text, encoding="utf-8")
         flush(temporary)
         temporary.replace(file)
     except BaseException:

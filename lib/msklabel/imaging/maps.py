@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from msklabel.durable import flush
+from msklabel.durable import flush, new_beside
 from msklabel.imaging.geometry import Affine, to_lps
 
 
@@ -30,8 +28,7 @@ def write_map(path: Path, array: NDArray[Any], affine: Affine) -> None:
     suffix = next((s for s in (".nii.gz", ".nii", ".nrrd") if path.name.endswith(s)), None)
     if suffix is None:
         raise ValueError(f"{path.name}: cannot write this format; use .nii.gz or .nrrd")
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
-    os.close(handle)
+    temporary = new_beside(path, suffix)
     try:
         if suffix == ".nrrd":
             image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0), np.float32))
@@ -39,12 +36,12 @@ def write_map(path: Path, array: NDArray[Any], affine: Affine) -> None:
             image.SetOrigin(origin)
             image.SetSpacing(spacing)
             image.SetDirection(direction)
-            sitk.WriteImage(image, temporary, useCompression=True)
+            sitk.WriteImage(image, str(temporary), useCompression=True)
         else:
             volume = nib.Nifti1Image(np.asarray(array, np.float32), affine)
             volume.header.set_xyzt_units("mm")
             nib.save(volume, temporary)
-        flush(Path(temporary))
-        Path(temporary).replace(path)
+        flush(temporary)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

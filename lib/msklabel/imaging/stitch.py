@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from msklabel.durable import flush, new_beside
 from msklabel.imaging.alignment import misfit
 from msklabel.imaging.channels import CHANNELS_FACT, read_channels
 from msklabel.imaging.scan import ImageError, Scan
@@ -209,13 +208,10 @@ def _write(path: Path, scan: Scan) -> None:
     image.set_sform(scan.affine, code=1)
     image.set_qform(scan.affine, code=1)
     data = image.to_bytes()
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    temporary = new_beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(gzip.compress(data, 1, mtime=0) if path.name.lower().endswith(".gz") else data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.write_bytes(gzip.compress(data, 1, mtime=0) if path.name.lower().endswith(".gz") else data)
+        flush(temporary)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from msklabel.durable import flush
+from msklabel.durable import flush, new_beside
 from msklabel.imaging.geometry import to_lps
 from msklabel.imaging.names import SUFFIXES, without_suffix
 from msklabel.imaging.scan import LabelMap
@@ -38,25 +36,24 @@ def write_labels(path: str | Path, labels: LabelMap, scheme: Mapping[str, Label]
     suffix = path.name[len(without_suffix(path.name)) :].lower()
     if suffix not in SUFFIXES or suffix in (".dcm", ".nhdr", ".mhd"):
         raise ValueError(f"{path.name}: cannot write this format; use .nii.gz or .nrrd")
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
-    os.close(handle)
+    temporary = new_beside(path, suffix)
     try:
         if suffix in (".nii", ".nii.gz"):
-            Path(temporary).write_bytes(nifti_bytes(labels, compressed=suffix == ".nii.gz"))
+            temporary.write_bytes(nifti_bytes(labels, compressed=suffix == ".nii.gz"))
         else:
             sitk.WriteImage(
                 _itk(labels, scheme if suffix == ".nrrd" else None),
-                temporary,
+                str(temporary),
                 useCompression=True,
                 compressionLevel=_COMPRESSION,
             )
-        flush(Path(temporary))
-        Path(temporary).replace(path)
+        flush(temporary)
+        temporary.replace(path)
         flush(path.parent)
     except RuntimeError as error:
         raise OSError(f"{path.name}: could not be written; the disk may be full") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def nifti_bytes(labels: LabelMap, compressed: bool = True) -> bytes:
