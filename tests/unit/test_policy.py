@@ -22,6 +22,7 @@ def stored(**minutes_ago: float) -> dict[str, float]:
         (stored(a=1, b=2, c=3), ("a",), ""),
         (stored(a=1, b=31), (), "2 new label(s), the first 31 minutes old"),
         (stored(a=1, b=31), ("b",), ""),
+        (stored(a=-600), (), "1 new label(s), the first 600 minutes old"),  # the clock was set back
         (stored(a=1, b=2, c=3, d=4), ("z", "a"), "3 new labels"),
     ],
 )

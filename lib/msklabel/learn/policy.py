@@ -56,7 +56,7 @@ def due(
         return ""
     if len(new) >= policy.labels:
         return f"{len(new)} new labels"
-    minutes = (now_s - min(new.values())) / 60
+    minutes = max(abs(now_s - stored) for stored in new.values()) / 60  # the clock may have been set back
     if minutes >= policy.minutes:
         return f"{len(new)} new label(s), the first {minutes:.0f} minutes old"
     return ""

@@ -15,6 +15,7 @@ from msklabel.store.schema import Base, now
 
 LEASE_S = 3600.0
 """For how long a scan is given by default, from each sign of activity."""
+_CLOCKS_DIFFER = timedelta(minutes=10)  # what was taken later than that was taken before the clock was set back
 
 
 class Lease(Base):
@@ -191,7 +192,7 @@ def _running(at: datetime) -> Select[Any]:
 
 
 def _runs(at: datetime) -> tuple[ColumnElement[bool], ...]:
-    return Lease.released.is_(None), Lease.expires > at
+    return Lease.released.is_(None), Lease.expires > at, Lease.taken <= at + _CLOCKS_DIFFER
 
 
 def _span(at: datetime, seconds: float) -> dict[str, datetime]:
