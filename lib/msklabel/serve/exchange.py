@@ -41,15 +41,19 @@ class Exchange:
             self._thread.join(30)
 
     def _work(self) -> None:
+        told = ""
         while not self._closed:
             try:
                 sent, taken = self._exchange()
+                told = ""
                 if sent or taken:
                     logger.info("segmentations: %d sent to the PACS, %d taken in", sent, taken)
                 if taken:
                     self._on_taken()
             except Unreachable as error:
-                logger.warning("segmentations are exchanged later: %s", error)
+                if str(error) != told:  # and not every few seconds while it lasts
+                    logger.warning("segmentations are exchanged later: %s", error)
+                told = str(error)
             except Exception:
                 logger.exception("segmentations could not be exchanged")
             self._wake.wait(self._pause_s)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pydicom
 from sqlalchemy.exc import SQLAlchemyError
 
 from msklabel import __version__
-from msklabel.errors import Conflict, NotFound, UserError
+from msklabel.errors import Conflict, NotFound, Unreachable, UserError
 from msklabel.imaging import LabelMap
 from msklabel.imaging.read import read_labels
 from msklabel.imaging.scan import ImageError
@@ -48,6 +49,7 @@ class SegmentationExchange:
     def __init__(self, store: Store, pacs: Pacs) -> None:
         self._store = store
         self._pacs = pacs
+        self._failed: dict[str, None] = {}  # what the PACS did not take or give, the longest ago first
         self._elsewhere: dict[str, list[str]] = {}  # segmentations of unlisted scans, and the series they are of
 
     def __call__(self) -> tuple[int, int]:
@@ -56,15 +58,24 @@ class SegmentationExchange:
         Raises:
             Unreachable: If the PACS does not answer; the rest is done at the next call.
         """
-        return self.send(), self.take_in()
+        refusal, sent = None, 0
+        try:
+            sent = self.send()
+        except Unreachable as error:  # it may take nothing of ours, and yet have something for us
+            refusal = error
+        taken = self.take_in()
+        if refusal and not taken:
+            raise refusal
+        return sent, taken
 
     def send(self) -> int:
         """Store a segmentation for each finished label that has none yet."""
+        current = [self._store.labels.current(FINAL, name, rejected=False) for name in self._store.systems]
+        unsent = {f"label {v.id}": (v, image) for one in current for v, image in one if _MARK not in v.info}
         sent = 0
-        for name in self._store.systems:
-            for version, image in self._store.labels.current(FINAL, name, rejected=False):
-                if _MARK not in version.info:
-                    sent += self._send(version, image)
+        for key in self._in_turn(unsent):
+            with self._last_if_it_fails(key):
+                sent += self._send(*unsent[key])
         return sent
 
     def _send(self, version: LabelVersion, image: Image) -> bool:
@@ -87,11 +98,14 @@ class SegmentationExchange:
     def take_in(self) -> int:
         """Submit each segmentation of our images that came from elsewhere."""
         taken = 0
-        for series in self._pacs.segmentations():
-            if self._store.setting(_key(series.uid), "") or self._is_elsewhere(series.uid):
+        listed = {series.uid: series for series in self._pacs.segmentations()}
+        for uid in self._in_turn(listed):
+            series = listed[uid]
+            if self._store.setting(_key(uid), "") or self._is_elsewhere(uid):
                 continue
             try:
-                outcome = self._taken(series)
+                with self._last_if_it_fails(uid):
+                    outcome = self._taken(series)
             except (UserError, Conflict) as error:
                 if error.status >= 500:
                     raise
@@ -105,6 +119,19 @@ class SegmentationExchange:
             taken += outcome.startswith("taken")
             self._remember(series.uid, outcome)
         return taken
+
+    def _in_turn(self, keys: Collection[str]) -> list[str]:
+        """Those that failed come last, so that the others are done whatever becomes of them."""
+        return [*(key for key in keys if key not in self._failed), *(key for key in self._failed if key in keys)]
+
+    @contextmanager
+    def _last_if_it_fails(self, key: str) -> Iterator[None]:
+        self._failed.pop(key, None)
+        try:
+            yield
+        except Unreachable:
+            self._failed[key] = None
+            raise
 
     def outcomes(self) -> dict[str, str]:
         """What became of each segmentation of the PACS that was looked at, by its Series Instance UID."""
