@@ -14,6 +14,7 @@ from msklabel import __version__
 from msklabel.choose.heatmap import heatmap_png
 from msklabel.choose.task import DEFAULT, strategies
 from msklabel.errors import NotFound
+from msklabel.kept_sessions import KeptSessions
 from msklabel.learn.task import SystemTrainTask
 from msklabel.networks import build_network
 from msklabel.predict.source import read_for
@@ -196,5 +197,9 @@ class MskLabelApp(Work, MONAILabelApp):
             task.check(options)
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
-        folder = self.options.state / "sessions"
-        return Sessions(str(folder), _SESSION_SECONDS) if load else None
+        return KeptSessions(self.options.state / "sessions", _SESSION_SECONDS) if load else None
+
+    def cleanup_sessions(self) -> None:
+        """Remove the sessions that have expired; MONAI Label forgets those of the server before."""
+        if self._sessions is not None:
+            self._sessions.remove_expired()

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "lib" / "msklabel"
 LAYERS = [
     {"errors", "durable", "memory", "__init__"},
     {"system", "sections"},
-    {"imaging", "options"},
+    {"imaging", "options", "kept_sessions"},
     {"pipeline", "networks", "store"},
     {"catalogue"},
     {"predict", "learn", "choose", "measure"},
@@ -20,7 +20,15 @@ LAYERS = [
     {"work"},
     {"app", "serve", "cli", "demo", "__main__"},
 ]
-MONAI_LABEL_IN = {"app.py", "work.py", "predict/task.py", "learn/task.py", "choose/task.py", "store/datastore.py"}
+MONAI_LABEL_IN = {
+    "app.py",
+    "kept_sessions.py",
+    "work.py",
+    "predict/task.py",
+    "learn/task.py",
+    "choose/task.py",
+    "store/datastore.py",
+}
 CORE = [
     "msklabel.catalogue",
     "msklabel.choose.scores",

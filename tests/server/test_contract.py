@@ -146,6 +146,14 @@ def test_a_server_that_ends_leaves_no_temporary_files_and_no_processes(tmp_path:
     assert (site.state / "models" / SYSTEM / "training").is_dir()
 
 
+def test_what_a_killed_server_left_of_a_session_stops_no_other(open_site: Site) -> None:
+    (open_site.state / "sessions" / "11111111-e6d0-11f1-8490-02fc00000001").mkdir(parents=True)
+    for _ in range(2):
+        with (open_site.studies / f"{IMAGES[0]}.nii.gz").open("rb") as stream:
+            answer = open_site.ask("PUT", "/session/", files={"files": stream})
+        assert answer.status_code == 200, answer.text
+
+
 def test_importing_the_settings_is_quick() -> None:
     code = "import sys, msklabel.serve.settings; sys.exit('torch' in sys.modules or 'monailabel' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
