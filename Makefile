@@ -12,11 +12,13 @@ MODELS  ?= $(SYSTEM)
 PROFILE ?= demo
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
+# A folder that `make wheels` made, to install from where there is no internet access.
+WHEELS  ?=
 # Tests side by side.
 JOBS    ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo ohif test test-long lint check bench lock clean
+.PHONY: help setup serve demo ohif test test-long lint check bench wheels lock clean
 
 help:   ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | expand -t 10
@@ -26,7 +28,7 @@ setup: $(STAMP)  ## build .venv with the locked versions
 $(STAMP): requirements.lock pyproject.toml docker/install.sh
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	docker/install.sh $(BIN)/python --editable
+	$(if $(WHEELS),PIP_NO_INDEX=1 PIP_FIND_LINKS="$(WHEELS)") docker/install.sh $(BIN)/python --editable
 	touch $@
 
 $(SAMPLES)/.complete: $(STAMP)
@@ -57,6 +59,11 @@ check: lint test  ## what CI runs
 
 bench: $(STAMP)  ## latency of the server while it works
 	$(BIN)/python tests/bench/bench_latency.py
+
+wheels: $(STAMP)  ## fetch all packages into wheels/, for a machine without internet access
+	$(BIN)/python -m pip wheel --quiet --wheel-dir wheels --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip wheel --quiet --wheel-dir wheels --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip wheel --quiet --wheel-dir wheels $(shell sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml) editables
 
 lock: $(STAMP)  ## resolve the versions in requirements.lock anew
 	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev --no-annotate --quiet --upgrade \

@@ -77,6 +77,22 @@ def test_the_images_install_steps_give_a_working_command_in_a_clean_folder(tmp_p
     assert set(np.unique(read_labels(tmp_path / "out.nii.gz").array)) == set(range(8))
 
 
+def test_without_internet_it_installs_from_a_folder_or_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of an index; the folder is that of ``make wheels``, here without a thing in it."""
+    wanted = run("make", "-n", "wheels").stdout
+    assert all(part in wanted for part in ["requirements.lock", "^torch==", "hatchling==", "editables"])
+    venv.create(tmp_path / "env", with_pip=True)
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    result = run(ROOT / "docker" / "install.sh", tmp_path / "env" / "bin" / "python")
+    assert result.returncode != 0
+    assert "pypi" not in result.stderr.replace("pip.pypa.io", "")
+    assert "without internet access, see make wheels in README.md" in result.stderr.splitlines()[-1]
+
+
 def test_the_dockerfile_passes_its_linter() -> None:
     result = run(Path(sys.prefix) / "bin" / "hadolint", DOCKERFILE)
     assert result.returncode == 0, result.stdout
