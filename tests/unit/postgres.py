@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -47,6 +49,15 @@ class Cluster:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql://postgres@/{name}?host={self.folder}"
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """It is killed for the time of the block."""
+        self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+        try:
+            yield
+        finally:
+            self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", f"{_OPTIONS} -k {self.folder}", "start")
 
     def stop(self) -> None:
         """End it and remove all it wrote."""

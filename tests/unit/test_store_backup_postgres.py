@@ -13,11 +13,14 @@ import pytest
 import store_samples
 from postgres import Cluster
 from sqlalchemy import text
-from store_samples import blocks, meanwhile, read, scan, store, write
+from sqlalchemy.exc import OperationalError
+from store_samples import TISSUES, blocks, meanwhile, read, scan, store, write
 from test_store_backup import silent
 
 from msklabel.errors import Conflict, NotFound, Unreachable
+from msklabel.serve.errors import explain
 from msklabel.store.backup import back_up, restore, verify
+from msklabel.store.database import is_unreached
 from msklabel.store.datastore import MskDatastore
 from msklabel.store.schema import Base
 
@@ -124,3 +127,21 @@ def test_what_is_wrong_is_said_and_nothing_is_overwritten(data: MskDatastore, ur
         connection.execute(text("ALTER TABLE job RENAME TO gone"))
     [damaged, _missing] = verify(state, silent, url).problems
     assert damaged.startswith("database: table job: ")
+
+
+def test_a_postgresql_that_was_restarted_is_used_again_and_one_that_is_down_is_said(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    scan(tmp_path / "s" / "a.nii.gz")
+    used = MskDatastore(tmp_path / "s", tmp_path / "state", {TISSUES.name: TISSUES}, database=cluster.new_database())
+    label = str(write(tmp_path / "l.nii.gz", blocks(3)))
+    used.save_label("a", label, "final", {})
+    with cluster.down():
+        for asked in (used.list_images, lambda: used.save_label("a", label, "final", {})):
+            with pytest.raises(OperationalError) as error:
+                asked()
+            assert is_unreached(error.value)
+            status, sentence = explain(error.value)
+            assert (status, "the database does not answer" in sentence) == (503, True)
+    assert used.list_images() == ["a"]
+    assert used.save_label("a", label, "final", {}) == "a"

@@ -80,10 +80,13 @@ def _sentence(error: Exception) -> str | None:
     """What a user can mend; None for the rest."""
     if isinstance(error, UserError):
         return str(error)
-    from msklabel.store.files import is_storage_full  # not before it is needed: it brings the database
+    from msklabel.store.database import is_unreached  # not before they are needed: they take a while
+    from msklabel.store.files import is_storage_full
 
     if is_storage_full(error):
         return "the disk is full or cannot be written; make room, then try again"
+    if is_unreached(error):
+        return "the database does not answer any more"
     if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename:
         return f"{error.filename}: cannot be read or written ({error.strerror})"
     return None

@@ -77,11 +77,14 @@ def _stop_when_orphaned() -> None:
 
 def _explained(error: Exception) -> tuple[int, str]:
     """The status and the sentence of an error."""
-    from msklabel.store.files import is_storage_full  # brings the database, which not every job needs
+    from msklabel.store.database import is_unreached  # not before they are needed: they take a while
+    from msklabel.store.files import is_storage_full
 
     status, text = getattr(error, "status", 500), getattr(error, "msg", None) or str(error)
     if status == 500 and is_storage_full(error):
         return 507, "the disk is full or cannot be written: make room, then start it again"
+    if status == 500 and is_unreached(error):
+        return 503, "the database does not answer any more: start it again later"
     return status, text if status != 500 else f"{type(error).__name__}: {text}"
 
 

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msklabel.errors import UserError
 from msklabel.store.damage import is_damage
+from msklabel.store.database import is_unreached
 from msklabel.store.files import is_storage_full
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return HTTPStatus.SERVICE_UNAVAILABLE, "the database is damaged: restart the server, which then says what to do"
     if is_storage_full(error):
         return HTTPStatus.INSUFFICIENT_STORAGE, "the disk is full or cannot be written; nothing was stored"
+    if is_unreached(error):
+        return HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer; try again later"
     return (
         HTTPStatus.INTERNAL_SERVER_ERROR,
         f"internal error ({type(error).__name__}); the log says more",

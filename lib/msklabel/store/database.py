@@ -197,6 +197,11 @@ class Database:
                 turn.release()
 
 
+def is_unreached(error: BaseException) -> bool:
+    """Whether an error says that the database server cannot be reached, or went away in the middle."""
+    return isinstance(error, OperationalError) and type(error.orig).__module__.startswith("psycopg")
+
+
 @contextmanager
 def reached() -> Iterator[None]:
     """Say in one sentence that a database server does not answer.
@@ -224,7 +229,8 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def _connect(url: URL) -> Engine:
-    engine = create_engine(url, pool_size=5, max_overflow=60, pool_timeout=60)
+    serves = url.drivername != "sqlite"  # a server may have ended the connections that are kept
+    engine = create_engine(url, pool_size=5, max_overflow=60, pool_timeout=60, pool_pre_ping=serves)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
