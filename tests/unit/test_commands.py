@@ -13,6 +13,7 @@ from rich.console import Console
 
 from msklabel import cli
 from msklabel.catalogue import load_catalogue
+from msklabel.cli import systems as systems_module
 from msklabel.cli import train as train_module
 from msklabel.cli import versions as versions_module
 from msklabel.cli.infer import infer
@@ -49,6 +50,17 @@ def test_names_and_times_of_versions_are_never_cut_off(
     shown = screen.getvalue()
     for whole in (SYSTEM, "0001", "2026-11-22 21:47", "0.500", "10 + 12"):
         assert whole in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_word_about_a_system_is_cut_off(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(systems_module, "console", Console(file=screen, width=width))
+    systems_module.systems()
+    shown = screen.getvalue()
+    assert all(name in shown for name in load_catalogue())
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
 

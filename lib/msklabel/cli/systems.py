@@ -14,7 +14,7 @@ def systems(configs: Configs = None, profile: Profile = PAPER) -> None:
     table = Table(title=f"Systems ({profile} profile)")
     table.add_column("name", no_wrap=True)
     for heading in ("what", "images", "labels", "network", "patch (voxels)"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for system in load_catalogue(configs, profile=profile).values():
         table.add_row(*_row(system))
     console.print(table)
