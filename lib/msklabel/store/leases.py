@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, ForeignKey, Index, Select, bindparam, select, update
+from sqlalchemy import ColumnElement, Double, ForeignKey, Index, Select, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -52,9 +52,6 @@ class Skip(Base):
     image_id: Mapped[str] = mapped_column(ForeignKey("image.id"), primary_key=True)
     holder: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[datetime] = mapped_column(default=now)
-
-
-_HELD = select(Lease.image_id, Lease.holder).where(Lease.released.is_(None), Lease.expires > bindparam("at"))
 
 
 class Leases:
@@ -184,7 +181,7 @@ def _end(session: Session, image_id: str, holder: str, at: datetime) -> bool:
 
 def _held(session: Session, at: datetime) -> dict[str, str]:
     """Holder of each scan; two columns only, as there may be hundreds and each "next" asks twice."""
-    return dict(session.execute(_HELD, {"at": at}).tuples().all())
+    return dict(session.execute(select(Lease.image_id, Lease.holder).where(*_runs(at))).tuples().all())
 
 
 def _running(at: datetime) -> Select[Any]:
