@@ -147,13 +147,31 @@ class TestTables:
             pd.read_csv(file).assign(volume_slices=spans, area_cm2=1.0).to_csv(file, index=False)
             files += [f"--{'first' if name == 'a' else 'second'}", file]
         result = self.run(tmp_path, *files, "--quantity", "volume_cm3")
-        words = "in 2 of 4 scans over other numbers of slices (first and second: 5 and not known, 5 and 3)"
-        assert f"warning: Volumes are not of as many slices in both tables: {words}." in " ".join(result.output.split())
+        words = "in 2 of 4 scans over other slabs (first and second: 5 slices and not known, 5 slices and 3 slices)"
+        assert f"warning: Volumes are not of slabs of one height in both tables: {words}." in " ".join(
+            result.output.split()
+        )
         assert pd.read_csv(tmp_path / "out" / "agreement.csv")["note"].tolist() == [words]
         assert (tmp_path / "out" / "report.html").read_text().count(words) == 2
         same = self.run(tmp_path, files[0], files[1], "--second", files[1], "--quantity", "volume_cm3")
         assert "warning" not in same.output
         assert "warning" not in self.run(tmp_path, *files, "--quantity", "area_cm2").output
+
+    def test_slabs_are_compared_by_their_height_and_not_by_their_slices(self, tmp_path):
+        files = []
+        for name, spans, heights in (
+            ("a", "3 to 7", [15.0, 15.0, 15.0, 15.0]),
+            ("b", "9 to 13", [15.0, 5.0, 14.9999, 5.0]),  # five slices of 3 mm and of 1 mm
+        ):
+            file = self.write(tmp_path, f"{name}.csv", [1.0, 2.0, 4.0, 7.0])
+            pd.read_csv(file).assign(volume_slices=spans, slab_mm=heights).to_csv(file, index=False)
+            files += [f"--{'first' if name == 'a' else 'second'}", file]
+        result = self.run(tmp_path, *files, "--quantity", "volume_cm3")
+        words = "in 2 of 4 scans over other slabs (first and second: 15 mm and 5 mm)"
+        assert words in " ".join(result.output.split())
+        finer = pd.read_csv(files[1]).assign(volume_slices="0 to 14")  # fifteen of 1 mm are as high as five of 3 mm
+        finer.to_csv(files[3], index=False)
+        assert "warning" not in self.run(tmp_path, *files, "--quantity", "volume_cm3").output
 
     def test_groups_are_not_pooled_with_what_they_are_made_of(self, tmp_path, monkeypatch):
         drawn = []

@@ -198,9 +198,18 @@ class TestCommand:
         table.to_csv(folder / "q.csv", index=False)
         result = self.run(folder, "--outcome", "grip_kg")
         words = "volumes of 5 slices in 109 scans, 3 slices in 10 scans, not known in 1"
-        assert f"warning: Not of as many slices in all scans: {words}." in " ".join(result.output.split())
+        assert f"warning: Not of slabs of one height in all scans: {words}." in " ".join(result.output.split())
         notes = pd.read_csv(folder / "out" / "associations.csv").set_index("exposure")["note"]
         assert set(notes["muscle:volume_cm3"]) == {words} and notes["muscle:area_cm2"].isna().all()
         assert words in (folder / "out" / "report.html").read_text()
         table.iloc[11:].to_csv(folder / "q.csv", index=False)
         assert "warning" not in self.run(folder, "--outcome", "grip_kg").output
+
+    def test_volumes_of_as_many_slices_of_another_thickness_are_said(self, folder):
+        table = pd.read_csv(folder / "q.csv").assign(volume_slices="3 to 7", slab_mm=15.0)
+        table["volume_cm3"] = table["area_cm2"] * 1.5
+        table.loc[:9, "slab_mm"] = 5.0
+        table.to_csv(folder / "q.csv", index=False)
+        words = "volumes of 15 mm in 110 scans, 5 mm in 10 scans"
+        assert words in " ".join(self.run(folder, "--outcome", "grip_kg").output.split())
+        assert "muscle:slab_mm" not in set(pd.read_csv(folder / "out" / "associations.csv")["exposure"])

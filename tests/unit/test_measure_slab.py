@@ -8,9 +8,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from msklabel.cli import app
+from msklabel.errors import UserError
 from msklabel.imaging.scan import LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.jobs.measuring import Measuring
@@ -61,7 +63,7 @@ def test_a_volume_is_of_five_slices_or_there_is_none(hip: Phantom, first: int, e
     assert (row["slice"], found.volume_slices) == (at, span)
     assert row["area_cm2"] == pytest.approx(cm3(labels[..., at]) * 10 / 3)
     if span is not None:
-        assert row["volume_slices"] == f"{at - 2} to {at + 2}"
+        assert row["volume_slices"] == f"{at - 2} to {at + 2}" and row["slab_mm"] == pytest.approx(15)
         assert row["volume_cm3"] == pytest.approx(cm3(hip.labels[..., NECK - 2 : NECK + 3]))
         assert not [note for note in found.notes if "volume" in note]
         return
@@ -85,7 +87,7 @@ def test_a_slice_that_was_not_found_leaves_nothing_of_the_whole_scan_in_its_plac
     row = muscle(found.rows)
     assert np.isnan([row[name] for name in ("volume_cm3", "area_cm2", "mean_hu", "marrow_share_percent")]).all()
     assert row["voxels"] == np.count_nonzero(hip.labels == TISSUES.labels["muscle"].index)
-    assert not {"slice", "volume_slices"} & row.keys()
+    assert not {"slice", "volume_slices", "slab_mm"} & row.keys()
     assert "a: nothing but voxels: the slice that hip_tissue_ct is measured in was not found" in found.notes
     thigh = generate("thigh_ct", 4, 0)
     whole, other = (quantify("a", thigh.labels, thigh.affine, THIGH, choice=c) for c in (None, SliceChoice("unknown")))
@@ -103,6 +105,7 @@ def test_words_and_numbers_of_a_slab() -> None:
     assert span_words((3, 7)) == "3 to 7" and slices_covered("3 to 7") == 5
     assert [slices_covered(cell) for cell in ("", "3", None, float("nan"), 5)] == [None] * 5
     assert volume_unit([{"volume_slices": "3 to 7"}, {}]) == "cm³ of 5 slices"
+    assert volume_unit([{"volume_slices": "3 to 7", "slab_mm": 15.0}] * 2) == "cm³ of 5 slices, 15 mm"
     assert volume_unit([{}]) == volume_unit([]) == "cm³"
 
 
@@ -146,3 +149,61 @@ def test_the_table_of_a_cohort_says_which_slices_its_volumes_cover(hip: Phantom,
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Volumes are of these slices only, first to last: b: 12 to 16." in page
     assert "a: no volume_cm3: it is of 5 slices around slice 1, and 4 of them are in the scan" in page
+
+
+def measured(folder: Path, *options: object) -> Result:
+    given = ["quantify", "--labels", folder / "labels", "--out", folder / "out", *options]
+    return CliRunner().invoke(app, list(map(str, given)))
+
+
+def test_a_scan_without_a_neck_stays_empty_and_the_others_are_measured(hip: Phantom, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    blank = np.zeros(hip.labels.shape, np.uint8)
+    blank[10:30, 20:40], blank[100:120, 20:40] = 5, 5  # thighs, and no bone in them
+    for name, labels in (("a", blank), ("b", hip.labels)):
+        write_labels(tmp_path / "labels" / f"{name}.nii.gz", LabelMap(labels, hip.affine))
+    result = measured(tmp_path, "--system", "hip_tissue_ct")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1, result.output
+    assert "warning: a: the femoral neck is in no slice of this side" in said
+    assert "1 of 2 scans have no slice to measure and are left empty: a" in said
+    table = pd.read_csv(tmp_path / "out" / "quantities.csv")
+    empty, whole = (table[table["scan"] == name] for name in ("a", "b"))
+    assert empty[["slice", "area_cm2", "volume_cm3", "marrow_share_percent"]].isna().all(axis=None)
+    assert set(empty["note"]) == {next(text for text in empty["note"])} and "femoral neck" in empty["note"].iloc[0]
+    assert whole["note"].isna().all() and set(whole["slice"]) == {NECK}
+    assert muscle(whole.to_dict("records"))["volume_cm3"] > 0
+    assert "a: the femoral neck is in no slice" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "labels" / "b.nii.gz").unlink()
+    alone = measured(tmp_path, "--system", "hip_tissue_ct")  # nothing at all to measure is still refused
+    assert isinstance(alone.exception, UserError) and "a: the femoral neck" in str(alone.exception)
+
+
+def test_a_femur_that_is_cut_off_in_one_scan_leaves_its_volumes(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    phantom = generate("thigh_ct", 4, 0)
+    labels = phantom.labels.copy()
+    labels[..., [0, -1]] = 0
+    cut = labels.copy()
+    cut[cut.shape[0] // 2, cut.shape[1] // 2, 0] = THIGH.labels["femur"].index
+    for name, array in (("cut", cut), ("whole", labels)):
+        write_labels(tmp_path / "labels" / f"{name}.nii.gz", LabelMap(array, phantom.affine))
+    result = measured(tmp_path, "--system", "thigh_ct", "--slice", "50%")
+    assert result.exit_code == 1 and "cut: the femur is cut off" in " ".join(result.output.split())
+    table = pd.read_csv(tmp_path / "out" / "quantities.csv").query("structure == 'gracilis' and side == 'both'")
+    assert table["volume_cm3"].nunique() == 1 and table["volume_cm3"].notna().all()
+    assert table.set_index("scan")["slice"].isna().to_dict() == {"cut": True, "whole": False}
+
+
+def test_a_cohort_of_thin_and_thick_slices_is_warned_of(hip: Phantom, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    thin = hip.affine @ np.diag([1, 1, 1 / 3, 1])
+    for name, affine in (("thick", hip.affine), ("thin", thin)):
+        write_labels(tmp_path / "labels" / f"{name}.nii.gz", LabelMap(hip.labels, affine))
+    result = measured(tmp_path, "--system", "hip_tissue_ct")
+    assert result.exit_code == 0, result.output
+    words = "volumes are not of slabs of one height in all scans: 15 mm in 1 scans, 5 mm in 1 scans"
+    assert f"warning: {words}" in " ".join(result.output.split())
+    assert words in (tmp_path / "out" / "report.html").read_text()
+    table = pd.read_csv(tmp_path / "out" / "quantities.csv").groupby("scan")["slab_mm"].first()
+    assert table.to_dict() == pytest.approx({"thick": 15, "thin": 5})

@@ -101,7 +101,10 @@ def quantify(
     pdf: Pdf = False,
     configs: Configs = None,
 ) -> None:
-    """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report."""
+    """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report.
+
+    Ends with status 1 where a scan was left empty because the slice that is measured is not to be found in it.
+    """
     from msklabel.imaging.maps import write_map
     from msklabel.measure.quantify_folder import Loaded, quantify_folder
     from msklabel.measure.sidecars import partial_labels
@@ -123,6 +126,12 @@ def quantify(
     for file in write_reports(result.cases, chosen, out) if sr else ():
         console.print(f"{file} written", highlight=False)
     write_report(result.report, out, pdf)
+    _warn(result.warnings)
+    without = [case.scan for case in result.cases if case.no_slice]
+    if without:
+        words = f"{len(without)} of {len(result.cases)} scans have no slice to measure and are left empty"
+        console.print(f"{words}: {', '.join(without)}", highlight=False, markup=False)
+        raise typer.Exit(1)
 
 
 def associate(

@@ -15,7 +15,7 @@ from msklabel.measure.clinical import number_columns, read_table
 from msklabel.measure.report.figures import POOLED, bland_altman_plots, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading, with_intervals
 from msklabel.measure.report.provenance import of_table, software
-from msklabel.measure.slab import counts_of, is_volume
+from msklabel.measure.slab import is_volume, slabs_apart, slabs_of
 
 _KEYS = ["scan", "structure", "side"]
 _ESTIMATES = {"bias": "bias", "lower_limit": "lower limit", "upper_limit": "upper limit", "r": "r", "icc": "ICC"}
@@ -74,7 +74,7 @@ def agreement_of_tables(first: Path, second: Path, quantity: str) -> Agreement:
     ]
     provenance = [*software(), *of_table("first", first), *of_table("second", second)]
     apart = _slabs_apart(joined.drop_duplicates("scan"))
-    notes = [f"Volumes are not of as many slices in both tables: {apart}."] if apart else []
+    notes = [f"Volumes are not of slabs of one height in both tables: {apart}."] if apart else []
     return Agreement(table, Report(f"Agreement of {heading(quantity)}", notes, sections, provenance), notes)
 
 
@@ -88,8 +88,8 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
                 f"{file.name}: the column {missing[0]} is missing; give quantities.csv of msklabel quantify"
             )
         numbers = number_columns(file, table, [quantity])[quantity]
-        covered = counts_of(table) if is_volume(quantity) else np.nan
-        kept = table[_KEYS].astype(str).assign(**{name: numbers, f"{name}_slices": covered})
+        slabs = slabs_of(table if is_volume(quantity) else table[_KEYS]).add_prefix(f"{name}_")
+        kept = table[_KEYS].astype(str).assign(**{name: numbers}).join(slabs)
         tables.append(kept.assign(kind=table["kind"]) if name == "first" and "kind" in table else kept)
     joined = tables[0].merge(tables[1], on=_KEYS).dropna(subset=["first", "second"])
     if joined.empty:
@@ -117,14 +117,13 @@ def _with_folder(file: Path) -> str:
 
 
 def _slabs_apart(rows: pd.DataFrame) -> str:
-    """In how many scans the volumes of both tables cover numbers of slices that differ, or that one does not tell."""
-    counts = rows[["first_slices", "second_slices"]].dropna(how="all")
-    apart = counts[counts["first_slices"] != counts["second_slices"]]
-    if apart.empty:
-        return ""
-    pairs = apart.fillna(0).astype(int).value_counts(sort=False).index
-    said = ", ".join(" and ".join(str(count or "not known") for count in pair) for pair in pairs)
-    return f"in {len(apart)} of {len(rows)} scans over other numbers of slices (first and second: {said})"
+    """In how many scans the volumes of both tables are of slabs that differ, or that one of them does not tell."""
+    one, other = (rows.filter(like=f"{name}_") for name in ("first", "second"))
+    return slabs_apart(one.rename(columns=_second_word), other.rename(columns=_second_word))
+
+
+def _second_word(name: str) -> str:
+    return name.split("_")[1]
 
 
 def _row(a: np.ndarray, b: np.ndarray) -> dict[str, object]:

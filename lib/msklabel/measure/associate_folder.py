@@ -113,14 +113,14 @@ def associate_tables(
         sections.append(_sarcopenia_section(sarcopenia))
     provenance = [*software(), *of_table("quantities", quantities), *of_files("clinical", [clinical])]
     apart = next(iter(slabs.values()), "")
-    warnings = [f"Not of as many slices in all scans: {apart}."] if apart else []
+    warnings = [f"Not of slabs of one height in all scans: {apart}."] if apart else []
     notes = [*warnings, "Associations of quantities with outcomes; no causes."]
     report = Report("Associations", notes, sections, provenance)
     return Associations(regressions, sarcopenia, report, warnings)
 
 
 def _slabs(quantities: pd.DataFrame, table: pd.DataFrame, exposures: Sequence[str]) -> dict[str, str]:
-    """What to say of each volume whose slices are not as many in all scans that have it."""
+    """What to say of each volume whose slab is not as high in all scans that have it."""
     volumes = [name for name in exposures if is_volume(name.partition(":")[2])]
     told = {name: slabs_in_scans(quantities, table.index[table[name].notna()]) for name in volumes}
     return {name: f"volumes of {words}" for name, words in told.items() if words}

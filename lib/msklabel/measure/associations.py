@@ -18,7 +18,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparatio
 
 from msklabel.errors import UserError
 from msklabel.measure.agreement import pearson
-from msklabel.measure.slab import COLUMN
+from msklabel.measure.quantities import KEYS
 
 Kind = Literal["linear", "log", "logistic"]
 KINDS: tuple[Kind, ...] = ("linear", "log", "logistic")
@@ -147,7 +147,7 @@ def wide(quantities: pd.DataFrame, side: str = "both") -> pd.DataFrame:
         missing = ", ".join(sorted(keys - set(quantities.columns)))
         raise UserError(f"the quantities have no column {missing}; give quantities.csv of msklabel quantify")
     rows = quantities[quantities["side"] == side]
-    names = [name for name in quantities.columns if name not in (*keys, "slice", COLUMN, "voxels")]
+    names = [name for name in quantities.columns if name not in KEYS]
     table = rows.assign(scan=rows["scan"].astype(str)).pivot_table(index="scan", columns="structure", values=names)
     table.columns = [f"{structure}:{name}" for name, structure in table.columns]
     return table.dropna(axis=1, how="all")

@@ -14,9 +14,9 @@ from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.evaluate import require_known
 from msklabel.measure.partial import LookedAt, looked_at, withhold
-from msklabel.measure.quantities import HEADERS, HU, NAN, Measured, asymmetry_percent, height_m, quantities_of
-from msklabel.measure.reference_slice import slice_at_percent, thickest_neck
-from msklabel.measure.slab import COLUMN, is_volume, span_words
+from msklabel.measure.quantities import FAT, HEADERS, HU, NAN, Measured, asymmetry_percent, height_m, quantities_of
+from msklabel.measure.reference_slice import NoSlice, slice_at_percent, thickest_neck
+from msklabel.measure.slab import COLUMN, HEIGHT, is_volume, span_words
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
 from msklabel.measure.tally import ALL, Tally, tally
 from msklabel.system import System
@@ -32,7 +32,7 @@ class SliceChoice:
 
     Attributes:
         kind: ``default`` (the system's reference slice where it has one), ``none``, ``index`` from the lowest slice,
-            ``percent`` of the femur from its upper end, ``neck``, or ``unknown``: the system's own was not found.
+            ``percent`` of the femur from its upper end, ``neck``, or ``unknown``: the one asked for was not found.
         value: The index or percentage.
         side: Of ``neck``: whose; None: the system's.
     """
@@ -48,7 +48,8 @@ class Quantified:
 
     Attributes:
         rows: One for each structure and side: ``scan``, ``structure``, ``kind``, ``side``; ``slice`` where areas, means
-            and shares are of one; ``volume_slices`` where the system's volumes are of a slab; quantities with units.
+            and shares are of one; ``volume_slices`` and their height, ``slab_mm``, where the system's volumes are of a
+            slab; quantities with units.
         profile: One for each slice, structure and side that is in it.
         slices: The chosen slice by side, counted from the lowest; empty if none was chosen.
         notes: What could not be measured, and why.
@@ -88,7 +89,8 @@ def quantify(
         annotated: What of the scan the label speaks of; see :mod:`msklabel.measure.partial`.
 
     Raises:
-        UserError: If a label is unknown, the height is 0, or the chosen slice cannot be found.
+        NoSlice: If the chosen slice is not to be found in this scan.
+        UserError: If a label is unknown, the height is 0, or no scan of the system has such a slice.
     """
     require_known(labels, system, f"{scan}: the label map")
     images = images or {}
@@ -100,7 +102,7 @@ def quantify(
     parts = [part for part in every if seen.counts(part)]
     choice = choice or SliceChoice()
     if choice.kind == "percent" and not seen.whole:
-        raise UserError(f"a percentage of the femur cannot be told: {seen.words()}")
+        raise NoSlice(f"a percentage of the femur cannot be told: {seen.words()}")
     kind = _kind(choice, system, table)
     slices = _chosen(kind, choice, table, labels, affine, system, plane, only)
     volumes = _slab(kind, slices, table, system)
@@ -112,17 +114,23 @@ def quantify(
         row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
         row |= {"side": part.side, "voxels": table.voxels(part)}
         told = {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
-        row |= dict.fromkeys(told, NAN) if kind == "unknown" else told
+        row |= {name: NAN if kind == "unknown" and _needs_slice(name) else value for name, value in told.items()}
         withhold(row, seen, case.at(part), ALL if volumes is None else volumes)
-        rows.append(_with_slices(row, slices, span))
+        rows.append(_with_slices(row, slices, span, table))
     _add_asymmetry(rows)
     notes = _partial_notes(scan, every, seen)
     if kind == "unknown":
-        notes.append(f"{scan}: nothing but voxels: the slice that {system.name} is measured in was not found")
+        rest = "nothing but voxels" if system.reference_slice else "nothing of a slice"
+        notes.append(f"{scan}: {rest}: the slice that {system.name} is measured in was not found")
     else:
         notes += [*_notes(scan, case, parts, images, set(wanted)), *_no_slab(scan, case), *_cut_off(scan, case, parts)]
     notes += _metal(scan, labels, affine, images, case.slices)
     return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes, span)
+
+
+def _needs_slice(name: str) -> bool:
+    """Whether a column is told from one slice: not volumes, which a slab has or the whole scan, nor fat fractions."""
+    return not is_volume(name) and name != FAT
 
 
 def _partial_notes(scan: str, every: list[Part], seen: LookedAt) -> list[str]:
@@ -131,11 +139,15 @@ def _partial_notes(scan: str, every: list[Part], seen: LookedAt) -> list[str]:
     return notes + ([f"{scan}: not looked for: {', '.join(missing)}"] if missing else [])
 
 
-def _with_slices(row: Mapping[str, Any], slices: Mapping[str, int], span: tuple[int, int] | None) -> dict[str, Any]:
+def _with_slices(
+    row: Mapping[str, Any], slices: Mapping[str, int], span: tuple[int, int] | None, table: Tally
+) -> dict[str, Any]:
     """A row that says, behind its side, in which slice and over which slices it was measured, where not in all."""
     keys = {name: row[name] for name in ("scan", "structure", "kind", "side")}
     at = {"slice": slices[row["side"]]} if row["side"] in slices else {}
-    over = {COLUMN: span_words(span)} if span is not None else {}
+    over = {}
+    if span is not None:
+        over = {COLUMN: span_words(span), HEIGHT: (span[1] - span[0] + 1) * table.slice_mm}
     return {**keys, **at, **over, **row}
 
 
@@ -178,12 +190,12 @@ def _femur_percent(profile: NDArray[np.int64]) -> NDArray[np.float64] | None:
 
 
 def _kind(choice: SliceChoice, system: System, table: Tally) -> str:
-    """The kind of choice that is made; a system without a rule has no slice of its own, nor one that was not found."""
+    """The kind of choice that is made; a system without a rule has no slice of its own."""
     if choice.kind == "default":
         if system.reference_slice is None:
             return "none"
         return "neck" if table.slices > 1 else "only"
-    return "none" if choice.kind == "unknown" and system.reference_slice is None else choice.kind
+    return choice.kind
 
 
 def _chosen(
@@ -204,7 +216,7 @@ def _chosen(
     if kind == "index":
         index = int(choice.value)
         if not 0 <= index < table.slices:
-            raise UserError(f"slice {index}: the scan has the slices 0 to {table.slices - 1}")
+            raise NoSlice(f"slice {index}: the scan has the slices 0 to {table.slices - 1}")
         return dict.fromkeys(SIDES, index)
     if kind == "percent":
         return _at_percent(choice.value, table, system, plane, only)
@@ -216,7 +228,7 @@ def _chosen(
 
 def _slab(kind: str, slices: Mapping[str, int], table: Tally, system: System) -> slice | None:
     """The slices that volumes are taken over; None where the scan does not hold all of them, or nobody knows which."""
-    if kind == "unknown":
+    if kind == "unknown" and system.reference_slice is not None:
         return None
     if kind not in ("neck", "only") or system.reference_slice is None:
         return ALL
@@ -246,9 +258,9 @@ def _neck_slice(
 ) -> int:
     """Slice of one side's thickest femoral neck, counted from the lowest."""
     if plane is None and only is None:
-        raise UserError("the side of the reference slice cannot be told: the labels show no mid-sagittal plane")
+        raise NoSlice("the side of the reference slice cannot be told: the labels show no mid-sagittal plane")
     if only not in (None, side):
-        raise UserError(f"the reference slice is that of the {side} side, and only the {only} one is there")
+        raise NoSlice(f"the reference slice is that of the {side} side, and only the {only} one is there")
     assert system.reference_slice is not None  # the caller has looked
     members = [name for group in system.reference_slice.bone for name in system.groups[group]]
     table = np.zeros(256, bool)

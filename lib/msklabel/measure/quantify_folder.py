@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from msklabel.measure.clinical import read_clinical
 from msklabel.measure.pairs import image_files
 from msklabel.measure.quantify import Quantified, SliceChoice, quantify
 from msklabel.measure.quantify_report import case_pictures, quantify_report
+from msklabel.measure.quantities import KEYS
+from msklabel.measure.reference_slice import NoSlice
 from msklabel.measure.report.page import Picture, Report
 from msklabel.measure.report.provenance import keep_beside
 from msklabel.measure.sarcopenia import with_sarcopenia
 from msklabel.measure.sidecars import annotated_for
-from msklabel.measure.slab import COLUMN
+from msklabel.measure.slab import slabs_in_scans
 from msklabel.system import System
 
 _DRAWN = 3  # scans that the report shows
@@ -54,12 +56,14 @@ class Case:
         labels_file: Where the labels came from.
         image_file: Where the image came from; None without one.
         found: What was measured.
+        no_slice: Why what is of a slice could not be measured; else empty.
     """
 
     scan: str
     labels_file: Path
     image_file: Path | None
     found: Quantified
+    no_slice: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,13 @@ class Cohort:
     Attributes:
         quantities: A row for each scan, structure and side; units in the column names. Where areas, means and shares
             are of one slice, ``slice`` is its number, counted from the lowest, from 0; where volumes are of a slab
-            around it, ``volume_slices`` has its first and last.
+            around it, ``volume_slices`` has its first and last, and ``slab_mm`` their height. ``note`` says why a
+            scan has none of this, where there is such a scan.
         profiles: A row for each scan, structure, side and slice.
         clinical: What was given, with index and class of sarcopenia; None without a table.
         report: The page.
         cases: The scans.
+        warnings: What speaks against comparing them.
     """
 
     quantities: pd.DataFrame
@@ -81,6 +87,7 @@ class Cohort:
     clinical: pd.DataFrame | None
     report: Report
     cases: Sequence[Case] = ()
+    warnings: Sequence[str] = ()
 
     def write(self, out: Path) -> None:
         """Write ``quantities.csv`` and what it was made from, ``profiles.csv`` and, with facts, ``cases.csv``."""
@@ -118,7 +125,8 @@ def quantify_folder(
         model: Folder of the model version that made the labels, where one did.
 
     Raises:
-        UserError: If an image or a patient is missing, a grid differs, or a value is impossible.
+        UserError: If an image or a patient is missing, a grid differs, a value is impossible, or no scan has the slice
+            that is measured; a scan without it among others stays empty, and is warned of.
     """
     files = image_files(labels)
     table = with_sarcopenia(read_clinical(clinical)) if clinical else None
@@ -136,16 +144,21 @@ def quantify_folder(
         cases.append(case)
         if scan in drawn:
             pictures += case_pictures(loaded, case.found, system)
-    rows = pd.DataFrame([row for case in cases for row in case.found.rows])
-    if COLUMN in rows:  # where the first scan has none, its place is behind the side all the same
-        keys = [name for name in ("scan", "structure", "kind", "side", "slice", COLUMN) if name in rows]
-        rows = rows[[*keys, *rows.columns.difference(keys, sort=False)]]
+    if all(case.no_slice for case in cases):
+        raise UserError(cases[0].no_slice)
+    warnings = [case.no_slice for case in cases if case.no_slice]
+    rows = pd.DataFrame([{**row, "note": case.no_slice} for case in cases for row in case.found.rows])
+    rows = rows if warnings else rows.drop(columns="note")
+    keys = [name for name in KEYS if name in rows]  # in front, also where the first scan has none of some
+    rows = rows[[*keys, *rows.columns.difference(keys, sort=False)]]
     if "slice" in rows:
         rows["slice"] = rows["slice"].astype("Int64")  # a whole number where some scans have none, too
     profiles = pd.DataFrame([row for case in cases for row in case.found.profile])
     shown = None if table is None else table.loc[list(files)]
-    report = quantify_report(system, rows, profiles, shown, cases, pictures, model)
-    return Cohort(rows, profiles, shown, report, cases)
+    if apart := slabs_in_scans(rows, [case.scan for case in cases if case.found.volume_slices]):
+        warnings.append(f"volumes are not of slabs of one height in all scans: {apart}")
+    report = quantify_report(system, rows, profiles, shown, cases, pictures, model, warnings)
+    return Cohort(rows, profiles, shown, report, cases, warnings)
 
 
 def _measure(
@@ -173,9 +186,15 @@ def _measure(
         if label_map is not drawn and annotated.slices is not None:
             raise UserError(f"{scan}: slices that were looked at are not known on another grid; leave out --resample")
         values = measurable(image, system, scan)
+    given = (scan, label_map.array, label_map.affine, system, values, height_cm)
+    no_slice = ""
     try:
-        found = quantify(scan, label_map.array, label_map.affine, system, values, height_cm, choice, sides, annotated)
+        found = quantify(*given, choice, sides, annotated)
+    except NoSlice as error:
+        no_slice = f"{scan}: {error}"
+        found = quantify(*given, SliceChoice("unknown"), sides, annotated)
+        found = replace(found, notes=[no_slice, *found.notes])
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(scan) else f"{scan}: {error}") from error
     drawable = None if image is None else image.array[0]
-    return Case(scan, file, image_file, found), Loaded(scan, label_map, values, drawable)
+    return Case(scan, file, image_file, found, no_slice), Loaded(scan, label_map, values, drawable)

@@ -12,18 +12,17 @@ import pandas as pd
 from msklabel.imaging.geometry import closest_axes, spacing_mm
 from msklabel.measure.case_images import image_parts
 from msklabel.measure.evaluation_report import axial
-from msklabel.measure.quantities import FAT
+from msklabel.measure.quantities import FAT, KEYS
 from msklabel.measure.report.figures import box_plots, map_figure, overlays, profile_plot
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading
 from msklabel.measure.report.provenance import of_files, of_model, of_system, software
-from msklabel.measure.slab import COLUMN, span_words
+from msklabel.measure.slab import span_words
 from msklabel.system import System
 
 if TYPE_CHECKING:
     from msklabel.measure.quantify import Quantified
     from msklabel.measure.quantify_folder import Case, Loaded
 
-_KEYS = ("scan", "structure", "kind", "side", "slice", COLUMN, "voxels")
 _PROFILED = 6  # scans whose profiles are drawn
 _METHODS = (
     "Volume: voxels times their volume. Area: in the chosen slice. Means (HU, fat fraction) are over the voxels of the "
@@ -40,6 +39,7 @@ def quantify_report(
     cases: Sequence[Case],
     pictures: Sequence[Picture],
     model: Path | None = None,
+    warnings: Sequence[str] = (),
 ) -> Report:
     """Put a cohort's quantities on a page.
 
@@ -51,8 +51,9 @@ def quantify_report(
         cases: Where it came from.
         pictures: Of some of them.
         model: Folder of the model version that made the labels, where one did.
+        warnings: What speaks against comparing the cases.
     """
-    quantities = [name for name in rows.columns if name not in _KEYS]
+    quantities = [name for name in rows.columns if name not in KEYS]
     sections = [
         Section("How it was measured", [*_METHODS, *_chosen(cases)]),
         Section("Quantities", (), _boxes(rows, quantities), _tables(rows, quantities)),
@@ -69,7 +70,8 @@ def quantify_report(
     given = [file for case in cases if case.image_file for file in image_parts(case.image_file)]
     provenance = [*of_system(system), *of_model(model), *software(), *of_files("labels", files)]
     provenance += of_files("image", given)
-    return Report(f"Quantities: {system.title}", ["Made from label maps that may be automatic."], sections, provenance)
+    first = [*warnings, "Made from label maps that may be automatic."]
+    return Report(f"Quantities: {system.title}", first, sections, provenance)
 
 
 def case_pictures(loaded: Loaded, found: Quantified, system: System) -> list[Picture]:

@@ -14,6 +14,11 @@ from msklabel.errors import UserError
 
 Mask = NDArray[np.bool_]
 
+
+class NoSlice(UserError):
+    """A scan in which the slice that was asked for is not to be found; another scan may have it."""
+
+
 _HEAD_MM = (55.0, 105.0)  # how far the femoral head lies from the femur's lateral edge, in plane
 _TROCHANTER_MM = 35.0  # and the greater trochanter's deepest point
 _LOBE_MM = 8.0  # half width of the least head or trochanter
@@ -45,11 +50,11 @@ def thickest_neck(bone: Mask, spacing_mm: Sequence[float]) -> Neck:
         spacing_mm: Voxel size along each axis.
 
     Raises:
-        UserError: If head and trochanter are joined in no slice.
+        NoSlice: If head and trochanter are joined in no slice.
     """
     thickness = np.array([_neck_mm(bone[..., z], spacing_mm[:2]) for z in range(bone.shape[2])])
     if not thickness.any():
-        raise UserError(
+        raise NoSlice(
             "the femoral neck is in no slice of this side: no piece of bone joins a femoral head with a trochanter"
         )
     best = np.flatnonzero(thickness >= thickness.max() - min(spacing_mm[:2]) / 2)
@@ -66,16 +71,17 @@ def slice_at_percent(femur_voxels: NDArray[np.int64], percent: float) -> int:
         percent: 0 is its upper end (the head), 100 its lower one (the knee).
 
     Raises:
-        UserError: If the percentage is impossible, there is no femur, or an end of it lies outside the scan.
+        UserError: If the percentage is impossible.
+        NoSlice: If there is no femur, or an end of it lies outside the scan.
     """
     if not 0 <= percent <= 100:
         raise UserError(f"a percentage of the femur is 0 to 100, got {percent:g}")
     inside = np.flatnonzero(femur_voxels)
     if not len(inside):
-        raise UserError("there is no femur on this side, so that no percentage of it can be told")
+        raise NoSlice("there is no femur on this side, so that no percentage of it can be told")
     first, last = int(inside[0]), int(inside[-1])
     if first == 0 or last == len(femur_voxels) - 1:
-        raise UserError("the femur is cut off by the end of the scan, so that no percentage of it can be told")
+        raise NoSlice("the femur is cut off by the end of the scan, so that no percentage of it can be told")
     return round(last - (last - first) * percent / 100)
 
 

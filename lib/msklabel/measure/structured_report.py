@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_reports(cases: Sequence[Case], system: System, out: Path) -> list[Path]:
-    """Write ``<scan>_sr.dcm`` for each scan.
+    """Write ``<scan>_sr.dcm`` for each scan of which anything was measured.
 
     Raises:
         UserError: If a scan is no DICOM image; no report is written then.
@@ -27,6 +27,8 @@ def write_reports(cases: Sequence[Case], system: System, out: Path) -> list[Path
 
     documents = {}
     for case in cases:
+        if case.no_slice and system.reference_slice is not None:
+            continue
         if case.image_file is None:
             raise UserError("--sr: a report refers to the scans that were measured; give them by --images")
         evidence = read_evidence(case.image_file)

@@ -40,6 +40,11 @@ class Tally:
         """Number of axial slices."""
         return self.counts.shape[1]
 
+    @property
+    def slice_mm(self) -> float:
+        """Height of a slice."""
+        return self.voxel_mm3 / self.pixel_mm2
+
     def voxels(self, part: Part, slices: Slices = ALL) -> int:
         """Voxels of a part in some slices."""
         return int(self._of(self.counts, part, slices).sum())
