@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from compressed import HTJ2K, write_as
@@ -93,3 +94,49 @@ def test_an_image_that_was_compressed_once_says_so(tmp_path: Path) -> None:
         image.LossyImageCompression = "01" if number == 4 else "00"
         image.save_as(tmp_path / f"{6 - number:04d}.dcm", write_like_original=False)
     assert "with losses (an earlier compression)" in read_scan(tmp_path).facts["lossy"]
+
+
+def change(file: Path, **attributes: object) -> None:
+    image = pydicom.dcmread(file)
+    for keyword, value in attributes.items():
+        setattr(image, keyword, value)
+    image.save_as(file)
+
+
+@pytest.mark.parametrize("slopes", [(1, 0.5, 0.25), (1, 1000, 1), (0.5, 1, 2)])
+def test_slices_that_are_scaled_differently_keep_their_values(tmp_path: Path, slopes: tuple[float, ...]) -> None:
+    values = np.arange(20 * 16 * 3).reshape(20, 16, 3)
+    series(tmp_path, (20, 16, 3), "MR", array=values)
+    for file, slope, intercept in zip(sorted(tmp_path.iterdir(), reverse=True), slopes, (0, -40000, 3), strict=True):
+        change(file, RescaleSlope=slope, RescaleIntercept=intercept)
+    assert read_scan(tmp_path).array[0] == pytest.approx(values * np.array(slopes) + np.array([0, -40000, 3]))
+
+
+def test_a_series_of_one_scale_keeps_its_type(tmp_path: Path) -> None:
+    series(tmp_path, (20, 16, 3))
+    assert read_scan(tmp_path).array.dtype.kind == "i"
+
+
+def test_images_that_do_not_say_how_large_their_pixels_are_are_refused(tmp_path: Path) -> None:
+    series(tmp_path, (20, 16, 3))
+    for file in tmp_path.iterdir():
+        change(file, PixelSpacing=None)
+    with pytest.raises(ImageError, match=r"does not say how large its pixels are \(Pixel Spacing\)"):
+        read_scan(tmp_path)
+
+
+def test_a_ct_whose_values_would_be_turned_over_is_refused(tmp_path: Path) -> None:
+    series(tmp_path, (20, 16, 3))
+    for file in tmp_path.iterdir():
+        change(file, PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(ImageError, match="a CT image as MONOCHROME1, which is read upside down; use MONOCHROME2"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_single_slice_is_as_thick_as_it_says(tmp_path: Path, as_folder: bool) -> None:
+    series(tmp_path, (20, 16, 1), spacing_mm=(0.8, 0.9, 3.0))
+    file = next(tmp_path.iterdir())
+    assert read_scan(tmp_path if as_folder else file).spacing_mm == pytest.approx((0.8, 0.9, 3.0))
+    change(file, SliceThickness=None)
+    assert read_scan(tmp_path if as_folder else file).spacing_mm == pytest.approx((0.8, 0.9, 1.0))

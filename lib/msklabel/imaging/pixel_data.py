@@ -1,11 +1,13 @@
 """How the pixels of a DICOM image are stored: to their end or cut off, readable or not, with losses or without.
 
-Where pixels are missing, ITK fills the image with whatever its memory holds; so they are counted here first.
+Where pixels are missing, ITK fills the image with whatever its memory holds; so they are counted here first. Nor does
+it say that an image tells no size of its pixels, which it takes for 1 mm, or that it turned a CT's values over.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
@@ -24,31 +26,52 @@ _NEW = {  # what pydicom has no names for yet
     **dict.fromkeys((_JPEG + end for end in ("201", "202", "203")), "High-Throughput JPEG 2000"),
 }
 _TAGS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation"]
-_TAGS += ["LossyImageCompression"]
+_TAGS += ["LossyImageCompression", "Modality", "RescaleSlope", "RescaleIntercept"]
+_SIZES = ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "SharedFunctionalGroupsSequence"]
 
 
-def check_pixel_data(file: Path, name: str) -> str:
-    """Make sure that a file's pixels can be read and are all there, and say whether they were compressed with losses.
+@dataclass(frozen=True)
+class Stored:
+    """How one DICOM file holds its values.
+
+    Attributes:
+        losses: As :func:`losses` gives them.
+        scale: Rescale Slope and Intercept (PS3.3 C.11.1).
+    """
+
+    losses: str
+    scale: tuple[float, float]
+
+
+def check_pixel_data(file: Path, name: str) -> Stored | None:
+    """Make sure that a file's pixels can be read, are all there and have a size and a meaning.
 
     Args:
         file: Any file.
         name: Of the scan, for the sentence.
 
     Returns:
-        As :func:`losses` gives it; empty where it is no DICOM.
+        None where it is no DICOM.
 
     Raises:
-        ImageError: If nothing here decodes them, or there are fewer than the header says.
+        ImageError: If nothing here decodes them, there are fewer than the header says, nothing says how large they are,
+            or they are Hounsfield units that ITK would turn over.
     """
     try:
         with file.open("rb") as stream:
-            image = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
+            image = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*_TAGS, *_SIZES])
             length = _length(stream.read(12), image)
     except InvalidDicomError:
-        return ""
+        return None
     require_readable(image, name)
     require_whole(image, length, f"{name}, {file.name}")
-    return losses(image)
+    several = int(image.get("NumberOfFrames") or 1) > 1  # each of which says it of itself
+    if "Rows" in image and not several and not any(image.get(keyword) for keyword in _SIZES):
+        raise ImageError(f"{name}, {file.name}: does not say how large its pixels are (Pixel Spacing)")
+    if image.get("Modality") == "CT" and image.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise ImageError(f"{name}, {file.name}: a CT image as MONOCHROME1, which is read upside down; use MONOCHROME2")
+    slope, intercept = image.get("RescaleSlope"), image.get("RescaleIntercept")
+    return Stored(losses(image), (1.0 if slope is None else float(slope), float(intercept or 0)))
 
 
 def require_readable(image: pydicom.Dataset, name: str) -> None:

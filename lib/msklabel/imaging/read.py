@@ -30,6 +30,7 @@ _FACTS = {
     "0020|000d": "StudyInstanceUID",
     "0020|000e": "SeriesInstanceUID",
 }
+_THICKNESS = "0018|0050"
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
 _MOST_VOXELS = 2**31
@@ -59,11 +60,15 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
     if spacing_mm is not None:
         raise ImageError(f"{path.name}: spacing_mm is for radiographs; other scans carry their own geometry")
     may_be_dicom = path.is_dir() or not path.name.lower().endswith(_NOT_DICOM)
-    lossy = lossy_sentence({check_pixel_data(file, path.name) for file in files}) if may_be_dicom else ""
+    checked = [check_pixel_data(file, path.name) for file in files] if may_be_dicom else []
+    stored = [one for one in checked if one is not None]
+    lossy = lossy_sentence({one.losses for one in stored})
     placed = stack_affine(files[0]) if may_be_dicom and len(files) == 1 else None
-    image = _load(path, files)
+    image = _load(path, files, unevenly_scaled=len({one.scale for one in stored}) > 1)
     array, affine = _unpack(image, path)
     affine = affine if placed is None else placed
+    if stored and array.shape[3] == 1:
+        affine = affine @ np.diag([1.0, 1.0, _thickness_mm(image), 1.0])
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
     _require_plausible(path, array.shape[1:], affine)
@@ -102,14 +107,29 @@ def _files(path: Path) -> list[Path]:
     return [Path(file) for file in series_files(path)] if path.is_dir() else [path]
 
 
-def _load(path: Path, files: list[Path]) -> sitk.Image:
+def _thickness_mm(image: sitk.Image) -> float:
+    """Of a single DICOM slice, which ITK takes for 1 mm thick; 1 where it has another size, or tells none."""
+    text = image.GetMetaData(_THICKNESS).strip() if image.HasMetaDataKey(_THICKNESS) else ""
+    try:
+        thickness = float(text)
+    except ValueError:
+        return 1.0
+    return thickness if thickness > 0 and (image.GetDimension() == 2 or image.GetSpacing()[2] == 1) else 1.0
+
+
+def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.Image:
+    """The image of a file, or of the slices of a series; in floating point where they are not all scaled alike, for ITK
+    takes the first one's type for all.
+    """
     try:
         if path.is_dir():
             reader = sitk.ImageSeriesReader()
             reader.SetFileNames([str(file) for file in files])
             reader.MetaDataDictionaryArrayUpdateOn()
+            if unevenly_scaled:
+                reader.SetOutputPixelType(sitk.sitkFloat32)
             image = reader.Execute()
-            for tag in _FACTS:
+            for tag in (*_FACTS, _THICKNESS):
                 if reader.HasMetaDataKey(0, tag):
                     image.SetMetaData(tag, reader.GetMetaData(0, tag))
             return image
