@@ -109,6 +109,9 @@ class System(Section):
             unknown = [name for name in names if name not in self.labels]
             if unknown:
                 raise ValueError(f"{key}: {unknown} is no label of this system; labels: {', '.join(self.labels)}")
+        for group, members in self.groups.items():  # tables name both alike, as ``structure``
+            if group in self.labels and set(members) != {group}:
+                raise ValueError(f"groups.{group}: is the name of a label, too; give the group another")
         for group in self.reference_slice.bone if self.reference_slice else ():
             if group not in self.groups:
                 raise ValueError(f"reference_slice.bone: no group {group!r}; groups: {', '.join(self.groups)}")

@@ -173,6 +173,12 @@ class TestTables:
         finer.to_csv(files[3], index=False)
         assert "warning" not in self.run(tmp_path, *files, "--quantity", "volume_cm3").output
 
+    def test_a_scan_that_is_there_twice_is_refused(self, tmp_path):
+        a, b = (self.write(tmp_path, f"{name}.csv", [1.0, 2.0, 4.0, 7.0]) for name in "ab")
+        pd.concat([pd.read_csv(b)] * 2).to_csv(b, index=False)
+        result = self.run(tmp_path, "--first", a, "--second", b, "--quantity", "volume_cm3")
+        assert "b.csv: m (both) of s0 is there twice; give each scan once" in str(result.exception)
+
     def test_groups_are_not_pooled_with_what_they_are_made_of(self, tmp_path, monkeypatch):
         drawn = []
 

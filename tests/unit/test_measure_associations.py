@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from msklabel.cli import app
 from msklabel.errors import UserError
 from msklabel.measure.associations import associate, association_table, correlations, wide
+from msklabel.measure.clinical import read_clinical, read_table
 
 COVARIATES = ("age_years", "height_cm", "weight_kg")
 PLANTED = {"linear": 0.41, "log": np.log(0.98), "logistic": np.log(1.3)}
@@ -190,6 +191,21 @@ class TestCommand:
         )
         other = ("--outcome", "grip_kg", "--exposure", "bone:area_cm2")
         assert "no exposure 'bone:area_cm2'; there are muscle:area_cm2" in str(self.run(folder, *other).exception)
+
+    def test_a_scan_that_is_there_twice_is_refused(self, folder):
+        table = pd.read_csv(folder / "q.csv")
+        pd.concat([table, table.iloc[:1]]).to_csv(folder / "q.csv", index=False)
+        result = self.run(folder, "--outcome", "grip_kg")
+        assert "muscle (both) of s0 is there twice; give each scan once" in str(result.exception)
+
+    def test_scans_that_are_numbered_keep_their_zeros(self, folder):
+        for name in ("q.csv", "c.csv"):
+            table = pd.read_csv(folder / name)
+            table["scan"] = [f"{int(scan[1:]):03d}" for scan in table["scan"]]
+            table.to_csv(folder / name, index=False)
+        assert read_clinical(folder / "c.csv").index[:2].tolist() == ["000", "001"]
+        assert wide(read_table(folder / "q.csv")).index[:2].tolist() == ["000", "001"]
+        assert self.run(folder, "--outcome", "grip_kg").exit_code == 0
 
     def test_volumes_of_other_numbers_of_slices_are_said(self, folder):
         table = pd.read_csv(folder / "q.csv").assign(volume_slices="3 to 7")

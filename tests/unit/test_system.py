@@ -95,6 +95,7 @@ def test_labels_come_in_order_of_index(tmp_path: Path) -> None:
         ({"labels__femur__code": "SCT:femur"}, ["labels.femur.code", "'SCT:femur'"]),
         ({"labels__femur__color": [0, 0, 256]}, ["labels.femur.color.2", "256", "255"]),
         ({"groups__all": ["femur", "tibia"]}, ["groups.all", "['tibia']", "femur, patella"]),
+        ({"groups__femur": ["femur", "patella"]}, ["groups.femur", "name of a label"]),
         ({"postprocess__fill_holes": ["tibia"]}, ["postprocess.fill_holes", "['tibia']", "femur, patella"]),
         ({"dimensions": 2}, ["patch_voxels", "[32, 32, 16]", "1 in 2D"]),
         ({"patch_voxels": [32, 32, 1]}, ["patch_voxels", "[32, 32, 1]", "more in 3D"]),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from msklabel.errors import UserError
 from msklabel.measure.agreement import bland_altman, icc, pearson
-from msklabel.measure.clinical import number_columns, read_table
+from msklabel.measure.clinical import number_columns, read_table, require_once
 from msklabel.measure.report.figures import POOLED, bland_altman_plots, scatter
 from msklabel.measure.report.page import Picture, Report, Section, Table, heading, with_intervals
 from msklabel.measure.report.provenance import of_table, software
@@ -87,6 +87,7 @@ def _joined(first: Path, second: Path, quantity: str) -> pd.DataFrame:
             raise UserError(
                 f"{file.name}: the column {missing[0]} is missing; give quantities.csv of msklabel quantify"
             )
+        require_once(table, file.name)
         numbers = number_columns(file, table, [quantity])[quantity]
         slabs = slabs_of(table if is_volume(quantity) else table[_KEYS]).add_prefix(f"{name}_")
         kept = table[_KEYS].astype(str).assign(**{name: numbers}).join(slabs)

@@ -18,6 +18,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparatio
 
 from msklabel.errors import UserError
 from msklabel.measure.agreement import pearson
+from msklabel.measure.clinical import require_once
 from msklabel.measure.quantities import KEYS
 
 Kind = Literal["linear", "log", "logistic"]
@@ -140,12 +141,13 @@ def wide(quantities: pd.DataFrame, side: str = "both") -> pd.DataFrame:
     """Quantities of ``msklabel quantify`` with a row for each scan and a column ``<structure>:<quantity>``.
 
     Raises:
-        UserError: If the table is none of that command.
+        UserError: If the table is none of that command, or has a scan twice.
     """
     keys = {"scan", "structure", "kind", "side"}
     if not keys <= set(quantities.columns):
         missing = ", ".join(sorted(keys - set(quantities.columns)))
         raise UserError(f"the quantities have no column {missing}; give quantities.csv of msklabel quantify")
+    require_once(quantities, "the quantities")
     rows = quantities[quantities["side"] == side]
     names = [name for name in quantities.columns if name not in KEYS]
     table = rows.assign(scan=rows["scan"].astype(str)).pivot_table(index="scan", columns="structure", values=names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,16 +32,34 @@ def read_table(file: Path) -> pd.DataFrame:
         raise NotFound(f"{file}: no such file")
     try:
         head = file.read_text(encoding="utf-8-sig").split("\n", 1)[0].split(",")
-        table = pd.read_csv(file, encoding="utf-8-sig", skipinitialspace=True)
+        names = [name.strip().strip('"') for name in head]
+        scans: Any = {name: str for name in names if name.strip() == "scan"}  # 001 is no number
+        table = pd.read_csv(file, encoding="utf-8-sig", skipinitialspace=True, dtype=scans)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{file.name}: cannot be read as a CSV table with a header") from error
-    names = [name.strip().strip('"') for name in head]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{file.name}: the column {twice[0]} is there twice")
     if table.empty:
         raise UserError(f"{file.name}: there is no row below the header")
     return table.rename(columns=str.strip)
+
+
+def require_once(table: pd.DataFrame, name: str) -> None:
+    """Refuse a table of quantities that has a structure of a scan twice, which would count twice.
+
+    Args:
+        table: With the columns ``scan``, ``structure``, ``side`` and, where there is one, ``kind``.
+        name: Of the table, for the sentence.
+
+    Raises:
+        UserError: Names the first.
+    """
+    keys = [key for key in ("scan", "structure", "kind", "side") if key in table]
+    twice = table[table.duplicated(keys)]
+    if len(twice):
+        scan, structure, side = twice.iloc[0][["scan", "structure", "side"]]
+        raise UserError(f"{name}: {structure} ({side}) of {scan} is there twice; give each scan once")
 
 
 def read_clinical(file: Path, needed: Iterable[str] = ()) -> pd.DataFrame:
