@@ -207,6 +207,12 @@ def test_holm_by_hand():
     assert holm(np.array([0.01, np.nan, 0.04, 0.03])) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
 
 
+@pytest.mark.parametrize("ratings", [[[1, 2], [1, 2], [1, 2]], [[1, 3], [2, 2], [3, 1]]])
+def test_cases_that_do_not_differ_have_an_icc_without_an_interval(ratings):
+    found = icc(np.array(ratings, float))
+    assert found.value <= 0 and np.isnan([found.lower, found.upper]).all() and found.cases == 3
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_icc_equals_pingouin(seed):
     rng = np.random.default_rng(seed)

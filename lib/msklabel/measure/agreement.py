@@ -151,7 +151,10 @@ def _icc_interval(value: float, rows: float, columns: float, error: float, n: in
         return NAN, NAN
     a = k * value / (n * (1 - value))
     b = 1 + k * value * (n - 1) / (n * (1 - value))
-    freedom = (a * columns + b * error) ** 2 / ((a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1)))
+    divisor = (a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1))
+    if divisor == 0:  # cases that do not differ have no interval
+        return NAN, NAN
+    freedom = (a * columns + b * error) ** 2 / divisor
     f_lower, f_upper = stats.f.ppf(0.975, n - 1, freedom), stats.f.ppf(0.975, freedom, n - 1)
     spread = k * columns + (k * n - k - n) * error
     lower = n * (rows - f_lower * error) / (f_lower * spread + n * rows)
