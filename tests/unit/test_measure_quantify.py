@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from msklabel.cli import app
 from msklabel.errors import UserError
-from msklabel.imaging.scan import LabelMap
+from msklabel.imaging.scan import ImageError, LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.measure.quantify import SliceChoice, quantify
+from msklabel.measure.quantify_folder import quantify_folder
 from msklabel.measure.quantities import asymmetry_percent, quantities_of
 from msklabel.measure.reference_slice import slice_at_percent
 from msklabel.measure.sarcopenia import awgs2019, skeletal_muscle_index, with_sarcopenia
@@ -315,6 +316,8 @@ class TestCommand:
             ("scan,height_cm\na,0\nb,170\n", "height_cm of a is 0, expected 100 to 230"),
             ("scan,height_cm\na,1.7\nb,170\n", "height_cm of a is 1.7, expected 100 to 230"),
             ("scan,height_cm\na,tall\nb,170\n", "height_cm of a is 'tall', which is no number"),
+            ("scan,appendicular_lean_kg\na,24\nb,13500\n", "appendicular_lean_kg of b is 13500, expected 3 to 60"),
+            ("scan,grip_kg\na,28 kg\nb,20\n", "grip_kg of a is '28 kg', which is no number"),
             ("scan,sex\na,x\nb,m\n", "sex of a is 'x', expected male or female"),
             ("name,sex\na,m\n", "the column scan is missing; it has name, sex"),
             ("scan,sex\na,m\na,m\n", "a is there twice"),
@@ -336,3 +339,27 @@ class TestCommand:
         image.unlink()
         assert "no image of the name b" in str(self.run(folder, "--slice", "1").exception)
         assert "--slice: expected default" in str(self.run(folder, "--slice", "thick").exception)
+
+
+@pytest.mark.parametrize("moved_mm", [0, 4])
+def test_water_and_fat_lie_beside_an_image_of_another_contrast(tmp_path, moved_mm):
+    system = load_system(CONFIGS / "hip_abductor_mr.yaml")
+    phantom = dixon_water_fat(np.random.default_rng(6), stage="low")
+    labels = np.where(phantom.labels == DIXON.labels["gluteus_medius"].index, 1, 0).astype(np.uint8)
+    moved = phantom.affine.copy()
+    moved[0, 3] += moved_mm
+    for folder in ("labels", "images"):
+        (tmp_path / folder).mkdir()
+    write_labels(tmp_path / "labels" / "p1.nii.gz", LabelMap(labels, phantom.affine))
+    images = {"p1": (phantom.image.sum(axis=0), phantom.affine)}
+    images |= {f"p1_{name}": (phantom.image[i], moved) for i, name in enumerate(("water", "fat"))}
+    for name, (array, affine) in images.items():
+        nib.save(nib.Nifti1Image(array.astype(np.float32), affine), tmp_path / "images" / f"{name}.nii.gz")
+    if moved_mm:
+        with pytest.raises(ImageError, match=r"shifted by 4 mm against p1\.nii\.gz; a fat fraction needs them on one"):
+            quantify_folder(system, tmp_path / "labels", tmp_path / "images")
+        return
+    found = quantify_folder(system, tmp_path / "labels", tmp_path / "images")
+    row = found.quantities.query("structure == 'gluteus_medius' and side == 'both'").iloc[0]
+    assert row["fat_fraction_percent"] == pytest.approx(phantom.facts["gluteus_medius_fat_fraction_percent"], abs=0.5)
+    assert any("p1_fat.nii.gz" in name for name, _ in found.report.provenance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from msklabel.imaging.channels import channel_files, named_channels, read_channe
 from msklabel.imaging.geometry import closest_axes
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.regrid import labels_on_grid
-from msklabel.imaging.scan import LabelMap, Scan
+from msklabel.imaging.scan import ImageError, LabelMap, Scan
 from msklabel.measure.quantities import FAT, HU
 from msklabel.pipeline.dixon import detect_swapped, fat_fraction_percent
 from msklabel.system import System
+
+_PAIR = ("water", "fat")
 
 
 def find_image(folder: Path, scan: str) -> Path | None:
@@ -31,20 +34,37 @@ def find_image(folder: Path, scan: str) -> Path | None:
 
 def image_parts(path: Path) -> list[Path]:
     """The file, the folder, or the files of the channels that an image of :func:`find_image` consists of."""
-    if path.exists():
-        return [path]
-    return sorted({file for files in channel_files(path).values() for file in files})
+    alone = [path] if path.exists() else []
+    of_channels = _beside(path) if alone else channel_files(path)
+    return [*alone, *sorted({file for files in of_channels.values() for file in files})]
 
 
 def read_image(path: Path, system: System) -> Scan:
-    """A scan with all the channels that are there.
+    """A scan with all the channels that are there; water and fat of an MR image of any other contrast are beside it.
 
     Raises:
-        ImageError: If it cannot be read.
+        ImageError: If it cannot be read, or water and fat lie on another grid.
     """
     from msklabel.imaging.read import read_scan
 
-    return read_scan(path) if system.modality[0] in ("CT", "CR", "DX") else read_channels(path)
+    if system.modality[0] in ("CT", "CR", "DX"):
+        return read_scan(path)
+    scan, beside = read_channels(path), _beside(path)
+    if not beside:
+        return scan
+    pair = read_channels(path.with_name(without_suffix(path.name)), _PAIR)
+    if difference := misfit(scan, pair, (path.name, " and ".join(beside[name][0].name for name in _PAIR))):
+        raise ImageError(f"{difference}; a fat fraction needs them on one grid")
+    return replace(scan, beside=named_channels(pair))
+
+
+def _beside(path: Path) -> dict[str, list[Path]]:
+    """Files ``<image>_water`` and ``<image>_fat`` beside a file ``<image>``; empty without."""
+    stem = path.with_name(without_suffix(path.name))
+    if not path.is_file() or stem.exists():
+        return {}
+    files = channel_files(stem)
+    return {name: files[name] for name in _PAIR} if set(_PAIR) <= files.keys() else {}
 
 
 def measurable(scan: Scan, system: System, name: str) -> dict[str, NDArray[Any]]:
@@ -63,8 +83,8 @@ def measurable(scan: Scan, system: System, name: str) -> dict[str, NDArray[Any]]
     """
     if system.modality[0] == "CT":
         return {HU: scan.array[0]}
-    channels = named_channels(scan)
-    if not {"water", "fat"} <= channels.keys():
+    channels = {**named_channels(scan), **scan.beside}
+    if not set(_PAIR) <= channels.keys():
         return {}
     axes, _ = closest_axes(scan.affine)
     x, y, z = (scan.spacing_mm[axis] for axis in axes)

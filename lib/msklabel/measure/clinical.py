@@ -17,6 +17,10 @@ _RANGES = {
     "height_cm": (100, 230),
     "weight_kg": (25, 350),
     "smi_kg_per_m2": (2, 20),
+    "appendicular_lean_kg": (3, 60),
+    "grip_kg": (0, 120),
+    "gait_m_per_s": (0, 5),
+    "chair_stands_s": (0, 600),
 }
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female", "w": "female"}
 
@@ -66,8 +70,8 @@ def read_clinical(file: Path, needed: Iterable[str] = ()) -> pd.DataFrame:
     """Read what is known about the cases beside their scans.
 
     Args:
-        file: A CSV; ``scan`` names the case. ``height_cm``, ``weight_kg``, ``age_years``, ``smi_kg_per_m2`` and ``sex``
-            (male or female) are checked where they are there; other columns are kept as they are.
+        file: A CSV; ``scan`` names the case. ``height_cm``, ``weight_kg``, ``age_years``, ``sex`` (male or female) and
+            what sarcopenia is told by are checked where they are there; other columns are kept as they are.
         needed: Columns that must be there.
 
     Returns:
