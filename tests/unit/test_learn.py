@@ -15,12 +15,14 @@ from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.evaluate import case_dice, label_means, mean_dice
 from msklabel.learn.losses import build_loss
+from msklabel.learn.optimise import build_optimizer, recipe_schedule, step_after_epoch
 from msklabel.learn.samples import Samples
 from msklabel.learn.split import is_validation
 from msklabel.learn.trainer import Stopped, Trainer
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, load_weights, weights_of
 from msklabel.predict.engine import Engine
+from msklabel.sections import Train
 
 
 def make_case(seed: int, left_out: tuple[int, ...] = ()) -> Case:
@@ -113,6 +115,22 @@ def test_losses_are_small_when_right_and_take_several_resolutions(name: str) -> 
     assert float(loss(right, labels)) < 0.01 < 0.3 < float(loss(-right, labels))
     coarse = torch.nn.functional.interpolate(right, scale_factor=0.5, mode="nearest-exact")
     assert float(loss([right, coarse], labels)) < 0.01
+
+
+def test_the_rate_is_halved_after_as_many_epochs_without_gain_as_the_recipe_says() -> None:
+    train = {"loss": "dice", "optimizer": "adam", "learning_rate": 0.1, "batch": 1, "epochs": 9}
+    recipe = Train.model_validate({**train, "schedule": "plateau", "plateau_epochs": 3})
+
+    def rates(losses: list[float]) -> list[float]:
+        optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe)
+        schedule, found = recipe_schedule(optimizer, recipe, 9), []
+        for loss in losses:
+            step_after_epoch(schedule, loss)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    assert rates([1.0, 0.9, 0.9, 0.9, 2.0, 0.8]) == [0.1] * 4 + [0.05] * 2
+    assert rates([1.0 - 1e-6 * epoch for epoch in range(9)]) == [0.1] * 9  # a small gain is one, too
 
 
 def test_a_patient_is_always_on_the_same_side_of_the_split() -> None:

@@ -213,6 +213,12 @@ def test_cases_that_do_not_differ_have_an_icc_without_an_interval(ratings):
     assert found.value <= 0 and np.isnan([found.lower, found.upper]).all() and found.cases == 3
 
 
+def test_readers_who_agree_but_for_rounding_have_an_icc_of_one():
+    volumes = 0.1 * np.array([3.0, 7, 11, 13, 17, 19, 23])
+    found = icc(np.column_stack([volumes, volumes + 1e-16, volumes / 3 * 3]))
+    assert (found.value, found.lower, found.upper) == pytest.approx((1, 1, 1))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_icc_equals_pingouin(seed):
     rng = np.random.default_rng(seed)

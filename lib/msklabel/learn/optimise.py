@@ -21,8 +21,8 @@ def build_optimizer(parameters: Any, recipe: Train, factor: float = 1.0) -> torc
 def recipe_schedule(optimizer: torch.optim.Optimizer, recipe: Train, epochs: int) -> Schedule:
     """The paper's schedule, one step for each epoch."""
     if recipe.schedule == "plateau":
-        patience = recipe.plateau_epochs or 0
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+        patience = (recipe.plateau_epochs or 1) - 1  # PyTorch waits for one epoch more
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=0)
     if recipe.schedule == "polynomial":
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs) ** 0.9)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

@@ -145,10 +145,8 @@ def _mean_squares(table: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _icc_interval(value: float, rows: float, columns: float, error: float, n: int, k: int) -> tuple[float, float]:
-    if error == 0 and columns == 0:
+    if value == 1:  # but for rounding, nothing differs
         return 1.0, 1.0
-    if value == 1:
-        return NAN, NAN
     a = k * value / (n * (1 - value))
     b = 1 + k * value * (n - 1) / (n * (1 - value))
     divisor = (a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1))
