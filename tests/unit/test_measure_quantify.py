@@ -301,6 +301,12 @@ class TestCommand:
         assert page.count("<img") >= 3
         assert "sha256" in page
 
+    def test_maps_that_cannot_be_written_are_said(self, folder):
+        result = self.run(folder, "--slice", "1", "--maps")
+        said = " ".join(result.output.split())
+        assert "warning: --maps: there is no map of a, b, for want of water and fat images" in said
+        assert "--maps" not in self.run(folder, "--slice", "1").output
+
     def test_an_empty_height_in_a_cohort(self, folder):
         table = "scan,sex,height_cm,appendicular_lean_kg\na,M,,24\nb,female,150,13.5\n"
         (folder / "people.csv").write_text(table)

@@ -82,6 +82,16 @@ def test_the_cluster_is_found_through_given_transforms_in_each_cohort(study: Pat
     assert (likeness["mask_told_percent"] > 99).all() and len(likeness) == PATIENTS
 
 
+def test_who_is_in_no_cohort_is_with_all_and_makes_none(study: Path, tmp_path: Path) -> None:
+    people = pd.read_csv(study / "people.csv")
+    people.loc[3, "group"] = None
+    people.to_csv(tmp_path / "some.csv", index=False)
+    more = ["--register", "none", "--cohort", "group", "--clinical", str(tmp_path / "some.csv")]
+    table = run(study, tmp_path, *more, maps="aligned")
+    assert dict(zip(table["cohort"], table["cases"], strict=True)) == {"all": 40, "FAI": 5, "early OA": 34}
+    assert "no group is known of knee03" in (tmp_path / "report.html").read_text()
+
+
 def test_maps_that_lie_right_already_and_the_false_discovery_rate(study: Path, tmp_path: Path) -> None:
     table = run(study, tmp_path, "--register", "none", "--fdr", "--adjust", "age_years", maps="aligned")
     p = nib.load(tmp_path / "all_fat_fraction_percent_p.nii.gz").get_fdata()

@@ -112,12 +112,15 @@ def quantify(
 
     chosen = load_catalogue(configs, [system])[system]
     make_folder(out)
+    without_map: list[str] = []
 
     def each(loaded: Loaded) -> None:
         console.print(f"{loaded.scan}: measured", highlight=False)
-        for name, values in loaded.images.items() if maps else ():
-            if name == "fat_fraction_percent":
-                write_map(out / f"{loaded.scan}_{name}.nii.gz", values, loaded.labels.affine)
+        values = loaded.images.get("fat_fraction_percent")
+        if values is None:
+            without_map.append(loaded.scan)
+        elif maps:
+            write_map(out / f"{loaded.scan}_fat_fraction_percent.nii.gz", values, loaded.labels.affine)
 
     known = partial_labels(state, database) if state or database else None
     options = (_slice_choice(at), sides, resample, each, known, model)
@@ -127,6 +130,8 @@ def quantify(
         console.print(f"{file} written", highlight=False)
     write_report(result.report, out, pdf)
     _warn(result.warnings)
+    if maps and without_map:
+        _warn([f"--maps: there is no map of {', '.join(without_map)}, for want of water and fat images"])
     without = [case.scan for case in result.cases if case.no_slice]
     if without:
         words = f"{len(without)} of {len(result.cases)} scans have no slice to measure and are left empty"

@@ -137,6 +137,8 @@ def relaxometry_folder(
         raise UserError(str(rows[0]["note"]))
     table = pd.DataFrame(rows)
     notes = [f"{scan}: little like the reference after registration" for scan in _doubtful(likeness)]
+    if how.cohort and (unsaid := facts["cohort"].isna()).any():
+        notes.append(f"no {how.cohort} is known of {', '.join(facts.index[unsaid])}: with all, and in no cohort")
     provenance = [*software(), *of_files("file", [reference, mask, clinical]), *of_files("map", files.values())]
     provenance += of_table("quantities", quantities) if quantities else []
     report = relaxometry_report(space, found, table, likeness, notes, _words(how), provenance)
@@ -184,7 +186,8 @@ def _facts(
         if name in measured:
             facts[name] = measured[name].reindex(scans)
     if how.cohort:
-        facts["cohort"] = table.loc[scans, how.cohort].astype(str)
+        said = table.loc[scans, how.cohort]
+        facts["cohort"] = said.astype(str).where(said.notna())
     return facts
 
 
@@ -251,10 +254,10 @@ def _doubtful(likeness: pd.DataFrame) -> list[str]:
 
 
 def _cohorts(facts: pd.DataFrame, column: str | None) -> dict[str, NDArray[np.bool_]]:
-    """Who belongs to which cohort; everybody first."""
+    """Who belongs to which cohort; everybody first, and of whom none is said nowhere else."""
     found = {EVERYBODY: np.ones(len(facts), bool)}
     if column:
-        found |= {name: (facts["cohort"] == name).to_numpy() for name in sorted(set(facts["cohort"]))}
+        found |= {name: (facts["cohort"] == name).to_numpy() for name in sorted(set(facts["cohort"].dropna()))}
     return found
 
 
