@@ -67,3 +67,11 @@ def test_elastix_finds_a_shift_and_turns_with_the_geometry() -> None:
     assert 2 * both / (told.sum() + (values > 0).sum()) > 0.9
     np.testing.assert_allclose(moved.values[told], 40, rtol=1e-4)
     assert register(image, AFFINE, []) == []
+
+
+def test_a_patient_who_cannot_be_registered_is_named() -> None:
+    image, values = joint()
+    far = AFFINE + np.array([[0, 0, 0, 500.0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    both = [Moving(image, values, AFFINE), Moving(image, values, far)]
+    with pytest.raises(UserError, match="knee12: cannot be registered: the images do not overlap enough"):
+        register(image, AFFINE, both, "rigid", iterations=5, names=["knee11", "knee12"])

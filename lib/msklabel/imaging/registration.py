@@ -71,6 +71,7 @@ def register(
     kind: Kind = "bspline",
     grid_mm: float = 12.0,
     iterations: int = 250,
+    names: Sequence[str] = (),
 ) -> list[Moved]:
     """Register patients to a reference.
 
@@ -81,9 +82,10 @@ def register(
         kind: ``rigid``, or ``bspline`` after it.
         grid_mm: Distance of the B-spline's control points.
         iterations: At most, of either kind at each of three resolutions; the time goes with them.
+        names: What to call the patients where one fails; by default by their place in ``moving``.
 
     Raises:
-        UserError: If a registration fails, such as for want of overlap; names its place in ``moving``.
+        UserError: If a registration fails, such as for want of overlap; names the patient.
         RuntimeError: If the process that registers fails otherwise.
     """
     if not moving:
@@ -103,7 +105,9 @@ def register(
             raise RuntimeError(f"the process that registers ended with code {done.returncode}")
         with np.load(made) as blocks:
             if "failed" in blocks:
-                raise UserError(str(blocks["failed"]))
+                number = int(blocks["failed"])
+                name = names[number] if names else f"patient {number + 1}"
+                raise UserError(f"{name}: cannot be registered: the images do not overlap enough, or differ too much")
             numbers = range(len(moving))
             return [_moved(*(blocks[f"{name}{n}"] for name in ("image", "values", "speaks"))) for n in numbers]
 
@@ -167,8 +171,7 @@ def _register_all(given: Path, made: Path, kind: str, grid_mm: float, iterations
                 parameters = _elastix(fixed, moving, kind, grid_mm, iterations)
             except RuntimeError as error:
                 logger.error("%s", error)
-                words = "cannot be registered: the images do not overlap enough, or differ too much"
-                found = {"failed": f"patient {number + 1} {words}"}
+                found = {"failed": number}
                 break
             for name in ("image", "values", "speaks"):
                 found[f"{name}{number}"] = _transformix(_itk_image(arrays[f"{name}{number}"], place), parameters)

@@ -216,7 +216,7 @@ def _moved(space: Space, files: Mapping[str, Path], how: How, say: Callable[[str
             waiting[scan] = one
         if waiting and (len(waiting) == _BATCH or number == len(files)):
             kind = next(known for known in KINDS if known == how.register)
-            done = register(space.reference, space.affine, list(waiting.values()), kind)
+            done = register(space.reference, space.affine, list(waiting.values()), kind, names=list(waiting))
             moved |= dict(zip(waiting, done, strict=True))
             waiting = {}
         say(f"{len(moved)} of {len(files)} maps are in the common space")
