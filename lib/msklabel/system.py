@@ -136,6 +136,11 @@ class System(Section):
         return len(self.labels) + 1
 
     @property
+    def of_projections(self) -> bool:
+        """Whether its images are radiographs, which have areas and no volumes."""
+        return set(self.modality) <= {"CR", "DX"}
+
+    @property
     def label_indices(self) -> dict[str, int]:
         """Voxel value of each label by name, in order of value."""
         return {name: label.index for name, label in self.labels.items()}

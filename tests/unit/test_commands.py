@@ -13,6 +13,7 @@ from rich.console import Console
 
 from msklabel import cli
 from msklabel.catalogue import load_catalogue
+from msklabel.cli import infer as infer_module
 from msklabel.cli import systems as systems_module
 from msklabel.cli import train as train_module
 from msklabel.cli import versions as versions_module
@@ -125,3 +126,16 @@ def test_what_nobody_can_mend_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cli, "app", lambda: {}["missing"])
     with pytest.raises(KeyError):
         cli.main()
+
+
+@pytest.mark.parametrize(("system", "size"), [("hip_radiograph", "area (cm²) 0.5"), (SYSTEM, "volume (cm³) 0.1")])
+def test_a_draft_says_how_large_its_labels_are(monkeypatch: pytest.MonkeyPatch, system: str, size: str) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(infer_module, "console", Console(file=screen, width=100))
+    labels = LabelMap(np.zeros((100, 100, 1), np.uint8), np.diag([0.2, 0.2, 1.0, 1]))
+    labels.array[:50, :25] = 1
+    loaded = load_catalogue(None, [system])[system]
+    infer_module._print_sizes(loaded, labels, "draft")
+    words = screen.getvalue()
+    assert size.split(")")[0] in words
+    assert f" {size.split()[-1]} " in next(line for line in words.splitlines() if next(iter(loaded.labels)) in line)

@@ -353,3 +353,29 @@ class TestCommand:
         (tmp_path / "empty").mkdir()
         options = ("--truth", tmp_path / "empty", "--pred", tmp_path, "--out", tmp_path)
         assert "no images in this folder" in str(self.run(*options).exception)
+
+
+def test_radiographs_have_no_volumes(tmp_path: Path) -> None:
+    labels = np.zeros((40, 30, 1), np.uint8)
+    labels[5:15, 5:25], labels[25:35, 5:25] = 1, 2
+    for folder, shift in (("truth", 0), ("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        for scan in ("s1", "s2", "s3"):
+            moved = LabelMap(np.roll(labels, shift, 1), np.diag([0.2, 0.2, 1, 1]))
+            write_labels(tmp_path / folder / f"{scan}.nii.gz", moved)
+    given = [
+        "evaluate",
+        "--truth",
+        tmp_path / "truth",
+        "--pred",
+        f"A={tmp_path / 'a'}",
+        "--pred",
+        f"B={tmp_path / 'b'}",
+    ]
+    given += ["--system", "hip_radiograph", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, given)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    cases = pd.read_csv(tmp_path / "out" / "cases.csv")
+    assert cases[["truth_cm3", "predicted_cm3"]].isna().all(axis=None) and cases["dice"].notna().any()
+    assert not {"volumes.csv", "icc.csv"} & {file.name for file in (tmp_path / "out").iterdir()}
+    assert "cm³" not in (tmp_path / "out" / "report.html").read_text()

@@ -57,7 +57,7 @@ def infer(
         with _shown_progress():
             version, result = ServedModel(system, Versions(_models_of(state)), device, Selection(state, backend))(scan)
     write_labels(output, result.labels, system.labels)
-    _print_volumes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
+    _print_sizes(system, result.labels, f"{model} ({version}) on {image.name}, not clinically validated")
     for warning in result.facts.get("warnings", ()):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(f"{output} written in {sum(result.seconds.values()):.1f} s", highlight=False)
@@ -94,14 +94,18 @@ def _shown_progress() -> Iterator[None]:
             yield
 
 
-def _print_volumes(system: System, labels: Any, title: str) -> None:
+def _print_sizes(system: System, labels: Any, title: str) -> None:
+    """Volumes, or the areas of a radiograph, whose normal is 1 mm."""
     import numpy as np
 
-    voxel_cm3 = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    voxel_mm3 = abs(float(np.linalg.det(labels.affine[:3, :3])))
+    size, name_of_size = (
+        (voxel_mm3 / 100, "area (cm²)") if system.of_projections else (voxel_mm3 / 1000, "volume (cm³)")
+    )
     counts = np.bincount(labels.array.ravel(), minlength=system.classes)
     table = Table(title=title)
     table.add_column("label")
-    table.add_column("volume (cm³)", justify="right")
+    table.add_column(name_of_size, justify="right")
     for name, index in system.label_indices.items():
-        table.add_row(name, f"{counts[index] * voxel_cm3:.1f}")
+        table.add_row(name, f"{counts[index] * size:.1f}")
     console.print(table)

@@ -45,6 +45,7 @@ class Row:
         kind: ``label``, ``group`` or ``scan``.
         side: ``both``, ``left`` or ``right``.
         state: See the module.
+        truth_cm3: NaN of radiographs, which have no volumes; so is ``predicted_cm3``.
         generalised_dice: Of the whole scan; with kind ``scan`` only.
     """
 
@@ -101,7 +102,7 @@ def evaluate_pair(
     plane, only = sides_of(truth, affine, sides)
     tables = _tables(truth, predicted, system.classes, plane, seen)
     whole = tables[None]
-    voxel_cm3 = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    voxel_cm3 = float("nan") if system.of_projections else abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     parts = [part for part in parts_of(structures_of(system), plane, only) if seen.counts(part)]
     across = closest_axes(affine)[0][2]
     told = seen.whole or (system.dimensions == 2 and seen.axis == across)

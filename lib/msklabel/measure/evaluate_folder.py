@@ -101,22 +101,27 @@ def evaluate_folders(
         provenance += of_files(f"{model}: prediction", [pair.predicted for pair in pairs])
         in_report[f"{model}: mean ± SD over scans"] = summary_table(summarise(rows))
         in_report[f"{model}: empty cases"] = _with_gaps(empty_cases(rows))
-        in_report[f"{model}: agreement of volumes"] = volume_agreement(rows).drop(columns="kind")
+        if not system.of_projections:
+            in_report[f"{model}: agreement of volumes"] = volume_agreement(rows).drop(columns="kind")
         if folds:
             in_report[f"{model}: mean ± SD over folds"] = summary_table(summarise_folds(rows, folds))
         pictures += _pictures(system, model, rows, pairs, scans, resample)
     provenance += of_files("truth", [pair.truth for pair in find_pairs(truth, next(iter(models.values())), True)[0]])
     everything = pd.concat([rows.assign(model=model) for model, rows in by_model.items()], ignore_index=True)
     everything.insert(0, "model", everything.pop("model"))
-    for name, make in (("summary", summarise), ("empty", empty_cases), ("volumes", volume_agreement)):
+    makers = {"summary": summarise, "empty": empty_cases, "volumes": volume_agreement}
+    for name, make in makers.items():
+        if name == "volumes" and system.of_projections:
+            continue
         tables[name] = _stacked({model: make(rows) for model, rows in by_model.items()})
     if folds:
         tables["folds"] = _stacked({model: summarise_folds(rows, folds) for model, rows in by_model.items()})
     if len(by_model) > 1:
-        tables |= _between_models(by_model)
+        tables |= _between_models(by_model, system)
         caption = "Wilcoxon's signed-rank test; Holm over the structures of one metric, kind and side"
         in_report[caption] = tables["wilcoxon"].drop(columns="kind")
-        in_report["ICC(A,1) of volumes between truth and all models"] = tables["icc"].drop(columns="kind")
+        if "icc" in tables:
+            in_report["ICC(A,1) of volumes between truth and all models"] = tables["icc"].drop(columns="kind")
     report = evaluation_report(system, by_model, in_report, pictures, notes, provenance)
     return Evaluation(everything, tables, report)
 
@@ -165,7 +170,7 @@ def _part(annotated: Annotated) -> str:
     return ", ".join(parts)
 
 
-def _between_models(by_model: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _between_models(by_model: Mapping[str, pd.DataFrame], system: System) -> dict[str, pd.DataFrame]:
     names = list(by_model)
     tests = []
     for place, first in enumerate(names):
@@ -174,11 +179,14 @@ def _between_models(by_model: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFr
                 table = compare_models(by_model[first], by_model[second], metric)
                 table.insert(0, "models", f"{first} and {second}")
                 tests.append(table)
+    tested = {"wilcoxon": pd.concat(tests, ignore_index=True)}
+    if system.of_projections:
+        return tested
     volumes = {
         "truth": next(iter(by_model.values())).rename(columns={"truth_cm3": "cm3"}),
         **{name: rows.rename(columns={"predicted_cm3": "cm3"}) for name, rows in by_model.items()},
     }
-    return {"wilcoxon": pd.concat(tests, ignore_index=True), "icc": rater_agreement(volumes)}
+    return {**tested, "icc": rater_agreement(volumes)}
 
 
 def _pictures(

@@ -82,19 +82,22 @@ def _figures(rows: pd.DataFrame, model: str) -> list[Picture]:
     labels = rows[(rows["kind"] == "label") & (rows["side"] == "both") & (rows["state"] != "absent")]
     if labels.empty:
         return []
+    metrics = (("dice", "Dice"), ("assd_mm", "ASSD (mm)"), ("ravd_percent", "RAVD (%)"))
+    boxes = [
+        Picture(f"{name} of each structure, every scan a point", box_plots(_by_structure(labels, metric), name, model))
+        for metric, name in metrics
+    ]
+    return boxes if labels["truth_cm3"].isna().all() else [*boxes, *_of_volumes(labels, model)]
+
+
+def _of_volumes(labels: pd.DataFrame, model: str) -> list[Picture]:
     volumes = {
-        name: (g["truth_cm3"].tolist(), g["predicted_cm3"].tolist())
+        str(name): (g["truth_cm3"].tolist(), g["predicted_cm3"].tolist())
         for name, g in labels.groupby("structure", sort=False)
     }
     truth, predicted = labels["truth_cm3"].tolist(), labels["predicted_cm3"].tolist()
     agreement = pearson(truth, predicted), icc(np.column_stack([truth, predicted]))
     return [
-        *(
-            Picture(
-                f"{name} of each structure, every scan a point", box_plots(_by_structure(labels, metric), name, model)
-            )
-            for metric, name in (("dice", "Dice"), ("assd_mm", "ASSD (mm)"), ("ravd_percent", "RAVD (%)"))
-        ),
         Picture(
             "Bland–Altman of each structure's volume, every scan a point: bias and limits (bias ± 1.96 SD), shaded "
             "their 95 % confidence intervals",
