@@ -172,6 +172,17 @@ def test_areas_at_a_percentage_of_each_femur():
         assert row_of(found, "vastus_lateralis", side)["area_cm2"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("side", "at"), [("left", 9), ("right", 8)])
+def test_areas_at_a_percentage_of_the_one_femur_that_is_there(side, at):
+    labels = long_thigh()
+    labels[slice(20, 40) if side == "left" else slice(0, 20)] = 0
+    system = with_quantities(THIGH, "area_cm2")
+    found = quantify("a", labels, AFFINE, system, choice=SliceChoice("percent", 25), sides=side)
+    assert found.slices == {side: at, "both": at}
+    areas = [row_of(found, "vastus_lateralis", which)["area_cm2"] for which in (side, "both")]
+    assert areas[0] == areas[1] > 0
+
+
 def test_the_profile_says_where_along_the_femur_each_slice_lies():
     profile = pd.DataFrame(quantify("a", long_thigh(), AFFINE, THIGH).profile)
     one = profile[profile["structure"] == "vastus_lateralis"].set_index(["side", "slice"])["femur_percent"]

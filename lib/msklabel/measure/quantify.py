@@ -248,8 +248,8 @@ def _at_percent(percent: float, table: Tally, system: System, plane: Plane | Non
     if not femur:
         raise UserError(f"{system.name} has no label {FEMUR}, so that no percentage of it can be told")
     found = {part.side: slice_at_percent(table.profile(part), percent) for part in femur}
-    if len(found) > 1:  # both sides together: halfway between the two
-        found["both"] = round(np.mean([found[side] for side in SIDES_APART]))
+    if apart := [found[side] for side in SIDES_APART if side in found]:  # both sides together: halfway between the two
+        found["both"] = round(np.mean(apart))
     return found
 
 
