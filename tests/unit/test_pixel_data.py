@@ -140,3 +140,12 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path: Path, as_folder: bool) 
     assert read_scan(tmp_path if as_folder else file).spacing_mm == pytest.approx((0.8, 0.9, 3.0))
     change(file, SliceThickness=None)
     assert read_scan(tmp_path if as_folder else file).spacing_mm == pytest.approx((0.8, 0.9, 1.0))
+
+
+def test_slices_with_pixels_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    series(tmp_path, (20, 16, 3), spacing_mm=(0.8, 0.9, 3.0))
+    change(min(tmp_path.iterdir()), PixelSpacing=[0.9, 0.8001])
+    read_scan(tmp_path)
+    change(min(tmp_path.iterdir()), PixelSpacing=[1.0, 0.8])
+    with pytest.raises(ImageError, match="pixels are of different sizes in one series"):
+        read_scan(tmp_path)

@@ -11,8 +11,10 @@ from pydicom.errors import InvalidDicomError
 from msklabel.imaging.scan import ImageError
 
 _TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames"]
+_TAGS += ["PixelSpacing"]
 _ANGLE_TOLERANCE = 1e-3  # of a direction cosine
 _GAP_TOLERANCE_FRACTION = 0.02
+_SIZE_TOLERANCE_FRACTION = 1e-3  # of a pixel; 512 of them are then half a pixel off
 
 
 def series_files(folder: Path, uid: str | None = None) -> list[str]:
@@ -23,7 +25,8 @@ def series_files(folder: Path, uid: str | None = None) -> list[str]:
         uid: Series Instance UID; where there are several series in the folder, this one counts.
 
     Raises:
-        ImageError: If there is no series, more than one, a slice is missing, doubled, tilted or of another size.
+        ImageError: If there is no series, more than one, a slice is missing, doubled, tilted or of another size, or has
+            pixels of another.
     """
     headers = {path: header for path in sorted(folder.iterdir()) if (header := _header(path)) is not None}
     if chosen := {path: header for path, header in headers.items() if header.SeriesInstanceUID == uid}:
@@ -59,6 +62,9 @@ def _ordered(name: str, headers: dict[Path, pydicom.Dataset]) -> list[Path]:
     orientations = np.array([s.ImageOrientationPatient for s in slices], dtype=float)
     if np.abs(orientations - orientations[0]).max() > _ANGLE_TOLERANCE:
         raise ImageError(f"{name}: slices of different orientations in one series")
+    pixels_mm = np.array([s.get("PixelSpacing") or (0, 0) for s in slices], dtype=float)
+    if np.ptp(pixels_mm, axis=0).max() > _SIZE_TOLERANCE_FRACTION * pixels_mm.max():
+        raise ImageError(f"{name}: slices whose pixels are of different sizes in one series (Pixel Spacing)")
     normal = np.cross(orientations[0, :3], orientations[0, 3:])
     positions = np.array([s.ImagePositionPatient for s in slices], dtype=float)
     order = np.argsort(positions @ normal)
