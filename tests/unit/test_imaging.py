@@ -93,6 +93,14 @@ def test_what_is_no_number_is_refused_in_scans_and_in_labels(tmp_path: Path, suf
                 reader(file)
 
 
+def test_a_scan_whose_header_says_micrometres_is_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((7, 5, 3), np.int16), np.diag([0.8, 0.8, 3.0, 1.0]))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "tiny.nii.gz")
+    with pytest.raises(ImageError, match=r"its voxels are said to be 0\.0008 x 0\.0008 x 0\.003 mm; mend its header"):
+        read_scan(tmp_path / "tiny.nii.gz")
+
+
 def test_a_scan_larger_than_any_scanner_is_refused(tmp_path: Path) -> None:
     image = sitk.GetImageFromArray(np.zeros((7, 5, 3), np.int16))
     image.SetSpacing((1.5, 0.05, 428.0))

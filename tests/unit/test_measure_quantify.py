@@ -318,6 +318,12 @@ class TestCommand:
         assert "warning: --maps: there is no map of a, b, for want of water and fat images" in said
         assert "--maps" not in self.run(folder, "--slice", "1").output
 
+    def test_an_error_names_its_scan(self, folder):
+        for name in ("labels", "images"):
+            (folder / name / "b.nii.gz").unlink()
+        system = ["--system", "thigh_ct", "--slice", "150%"]
+        assert str(self.run(folder, *system).exception) == "a: a percentage of the femur is 0 to 100, got 150"
+
     def test_an_empty_height_in_a_cohort(self, folder):
         table = "scan,sex,height_cm,appendicular_lean_kg\na,M,,24\nb,female,150,13.5\n"
         (folder / "people.csv").write_text(table)

@@ -33,6 +33,7 @@ _FACTS = {
 _THICKNESS = "0018|0050"
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
+_SMALLEST_VOXEL_MM = 0.01
 _MOST_VOXELS = 2**31
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -50,8 +51,8 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
 
     Raises:
         ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, larger
-            than any scanner, its values are not all finite, or it is a radiograph and nothing says how large its
-            pixels are.
+            than any scanner, of voxels smaller than 0.01 mm, its values are not all finite, or it is a radiograph and
+            nothing says how large its pixels are.
     """
     path = Path(path)
     files = _files(path)
@@ -95,7 +96,7 @@ def read_labels(path: str | Path) -> LabelMap:
 def _require_plausible(path: Path, shape: Sequence[int], affine: Affine) -> None:
     steps_mm = spacing_mm_of(affine)
     extent_mm = [n * step for n, step in zip(shape, steps_mm, strict=True)]
-    if max(extent_mm) > _LARGEST_MM:
+    if max(extent_mm) > _LARGEST_MM or min(steps_mm) < _SMALLEST_VOXEL_MM:
         size, steps = (" x ".join(f"{mm:.4g}" for mm in lengths) for lengths in (extent_mm, steps_mm))
         raise ImageError(f"{path.name}: is {size} mm large, as its voxels are said to be {steps} mm; mend its header")
 

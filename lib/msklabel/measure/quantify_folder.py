@@ -195,6 +195,6 @@ def _measure(
         found = quantify(*given, SliceChoice("unknown"), sides, annotated)
         found = replace(found, notes=[no_slice, *found.notes])
     except UserError as error:
-        raise UserError(str(error) if str(error).startswith(scan) else f"{scan}: {error}") from error
+        raise UserError(str(error) if str(error).startswith(f"{scan}:") else f"{scan}: {error}") from error
     drawable = None if image is None else image.array[0]
     return Case(scan, file, image_file, found, no_slice), Loaded(scan, label_map, values, drawable)
