@@ -379,3 +379,18 @@ def test_radiographs_have_no_volumes(tmp_path: Path) -> None:
     assert cases[["truth_cm3", "predicted_cm3"]].isna().all(axis=None) and cases["dice"].notna().any()
     assert not {"volumes.csv", "icc.csv"} & {file.name for file in (tmp_path / "out").iterdir()}
     assert "cm³" not in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("moved_mm", [0, 5])
+def test_an_image_that_does_not_fit_is_not_drawn_and_that_is_said(tmp_path: Path, moved_mm: float) -> None:
+    labels = np.zeros((20, 16, 4), np.uint8)
+    labels[4:10, 4:12], labels[12:18, 4:12] = 1, 1
+    affine = np.diag([2.0, 2, 3, 1])
+    moved = affine + np.array([[0, 0, 0, moved_mm], [0] * 4, [0] * 4, [0] * 4])
+    for folder, where in (("truth", affine), ("pred", affine), ("images", moved)):
+        (tmp_path / folder).mkdir()
+        write_labels(tmp_path / folder / "a.nii.gz", LabelMap(labels, where))
+    given = [f"--{name}={tmp_path / name}" for name in ("truth", "pred", "images")]
+    result = CliRunner().invoke(app, ["evaluate", *given, "--system=hip_abductor_mr", f"--out={tmp_path / 'out'}"])
+    assert result.exit_code == 0, result.output
+    assert ("no image of its name and grid" in (tmp_path / "out" / "report.html").read_text()) == bool(moved_mm)

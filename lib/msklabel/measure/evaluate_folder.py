@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from msklabel.errors import UserError
+from msklabel.imaging.alignment import misfit
 from msklabel.imaging.annotated import Annotated
-from msklabel.imaging.scan import Scan
+from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.measure.clinical import read_table
 from msklabel.measure.evaluate import evaluate_pair
 from msklabel.measure.evaluation_report import case_picture, evaluation_report, summary_table
@@ -201,17 +202,19 @@ def _pictures(
     for what, place in places.items() if len(ranked) > 2 else [("every", place) for place in range(len(ranked))]:
         row = ranked.iloc[place]
         truth, predicted = read_pair(files[row["scan"]], resample)
-        image = _image(scans.get(row["scan"]), truth.array.shape)
+        image = _image(scans.get(row["scan"]), truth)
         title = f"{model}, {what} case {row['scan']}: generalised Dice {row['generalised_dice']:.3f}"
+        title += ", no image of its name and grid" if scans and image is None else ""
         pictures.append(case_picture(truth, predicted, image, system, title))
     return pictures
 
 
-def _image(file: Path | None, shape: tuple[int, ...]) -> Scan | None:
+def _image(file: Path | None, truth: LabelMap) -> Scan | None:
     from msklabel.imaging.read import read_scan
 
     scan = read_scan(file) if file else None
-    return scan if scan is not None and scan.shape == shape else None
+    fits = scan is not None and misfit(scan, Scan(truth.array[None], truth.affine), ("image", "truth")) is None
+    return scan if fits else None
 
 
 def _with_gaps(table: pd.DataFrame) -> pd.DataFrame:
