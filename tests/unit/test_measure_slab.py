@@ -166,7 +166,7 @@ def test_a_scan_without_a_neck_stays_empty_and_the_others_are_measured(hip: Phan
     said = " ".join(result.output.split())
     assert result.exit_code == 1, result.output
     assert "warning: a: the femoral neck is in no slice of this side" in said
-    assert "1 of 2 scans have no slice to measure and are left empty: a" in said
+    assert "left empty for want of the slice that is measured: 1 of 2 scans, a" in said
     table = pd.read_csv(tmp_path / "out" / "quantities.csv")
     empty, whole = (table[table["scan"] == name] for name in ("a", "b"))
     assert empty[["slice", "area_cm2", "volume_cm3", "marrow_share_percent"]].isna().all(axis=None)
@@ -202,8 +202,8 @@ def test_a_cohort_of_thin_and_thick_slices_is_warned_of(hip: Phantom, tmp_path: 
         write_labels(tmp_path / "labels" / f"{name}.nii.gz", LabelMap(hip.labels, affine))
     result = measured(tmp_path, "--system", "hip_tissue_ct")
     assert result.exit_code == 0, result.output
-    words = "volumes are not of slabs of one height in all scans: 15 mm in 1 scans, 5 mm in 1 scans"
+    words = "Volumes are not of slabs of one height in all scans: 15 mm in 1 scan, 5 mm in 1 scan"
     assert f"warning: {words}" in " ".join(result.output.split())
-    assert words in (tmp_path / "out" / "report.html").read_text()
+    assert f"{words}." in (tmp_path / "out" / "report.html").read_text()
     table = pd.read_csv(tmp_path / "out" / "quantities.csv").groupby("scan")["slab_mm"].first()
     assert table.to_dict() == pytest.approx({"thick": 15, "thin": 5})

@@ -134,8 +134,8 @@ def quantify(
         _warn([f"--maps: there is no map of {', '.join(without_map)}, for want of water and fat images"])
     without = [case.scan for case in result.cases if case.no_slice]
     if without:
-        words = f"{len(without)} of {len(result.cases)} scans have no slice to measure and are left empty"
-        console.print(f"{words}: {', '.join(without)}", highlight=False, markup=False)
+        words = f"left empty for want of the slice that is measured: {len(without)} of {len(result.cases)} scans"
+        console.print(f"{words}, {', '.join(without)}", highlight=False, markup=False)
         raise typer.Exit(1)
 
 

@@ -156,7 +156,7 @@ def quantify_folder(
     profiles = pd.DataFrame([row for case in cases for row in case.found.profile])
     shown = None if table is None else table.loc[list(files)]
     if apart := slabs_in_scans(rows, [case.scan for case in cases if case.found.volume_slices]):
-        warnings.append(f"volumes are not of slabs of one height in all scans: {apart}")
+        warnings.append(f"Volumes are not of slabs of one height in all scans: {apart}")
     report = quantify_report(system, rows, profiles, shown, cases, pictures, model, warnings)
     return Cohort(rows, profiles, shown, report, cases, warnings)
 

@@ -70,7 +70,7 @@ def quantify_report(
     given = [file for case in cases if case.image_file for file in image_parts(case.image_file)]
     provenance = [*of_system(system), *of_model(model), *software(), *of_files("labels", files)]
     provenance += of_files("image", given)
-    first = [*warnings, "Made from label maps that may be automatic."]
+    first = [*(f"{words}." for words in warnings), "Made from label maps that may be automatic."]
     return Report(f"Quantities: {system.title}", first, sections, provenance)
 
 

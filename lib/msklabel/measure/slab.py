@@ -58,7 +58,7 @@ def slabs_in_scans(table: pd.DataFrame, scans: Iterable[str]) -> str:
     if sizes.nunique(dropna=False) < 2 or sizes.isna().all():
         return ""
     counts = sizes.value_counts().sort_index(ascending=False)
-    parts = [f"{size:.3g} {unit} in {scans} scans" for size, scans in counts.items()]
+    parts = [f"{size:.3g} {unit} in {n} scan{'s' * (n > 1)}" for size, n in counts.items()]
     unsaid = int(sizes.isna().sum())
     return ", ".join([*parts, *([f"not known in {unsaid}"] if unsaid else [])])
 
