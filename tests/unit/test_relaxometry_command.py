@@ -92,6 +92,14 @@ def test_who_is_in_no_cohort_is_with_all_and_makes_none(study: Path, tmp_path: P
     assert "no group is known of knee03" in (tmp_path / "report.html").read_text()
 
 
+def test_no_cohort_is_called_as_all_together_are(study: Path, tmp_path: Path) -> None:
+    people = pd.read_csv(study / "people.csv")
+    people.loc[3, "group"] = "all"
+    people.to_csv(tmp_path / "some.csv", index=False)
+    with pytest.raises(UserError, match="no cohort can be 'all', as all together are called"):
+        run(study, tmp_path, "--register", "none", "--cohort", "group", "--clinical", str(tmp_path / "some.csv"))
+
+
 def test_maps_that_lie_right_already_and_the_false_discovery_rate(study: Path, tmp_path: Path) -> None:
     table = run(study, tmp_path, "--register", "none", "--fdr", "--adjust", "age_years", maps="aligned")
     p = nib.load(tmp_path / "all_fat_fraction_percent_p.nii.gz").get_fdata()

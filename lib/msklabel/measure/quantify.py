@@ -258,7 +258,9 @@ def _neck_slice(
 ) -> int:
     """Slice of one side's thickest femoral neck, counted from the lowest."""
     if plane is None and only is None:
-        raise NoSlice("the side of the reference slice cannot be told: the labels show no mid-sagittal plane")
+        raise NoSlice(
+            "the reference slice's side cannot be told: the labels show no mid-sagittal plane; say which (--sides left)"
+        )
     if only not in (None, side):
         raise NoSlice(f"the reference slice is that of the {side} side, and only the {only} one is there")
     assert system.reference_slice is not None  # the caller has looked

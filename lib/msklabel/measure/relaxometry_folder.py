@@ -188,6 +188,10 @@ def _facts(
     if how.cohort:
         said = table.loc[scans, how.cohort]
         facts["cohort"] = said.astype(str).where(said.notna())
+        if EVERYBODY in set(facts["cohort"]):
+            raise UserError(
+                f"{clinical.name}, {how.cohort}: no cohort can be {EVERYBODY!r}, as all together are called"
+            )
     return facts
 
 
