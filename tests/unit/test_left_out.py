@@ -47,6 +47,8 @@ def test_the_others_are_learned_from_and_each_is_named_with_its_reason(tmp_path:
     assert metrics["left_out"] == stats["left_out"]
     assert set(metrics["training"]) | set(metrics["validation"]) == {f"sha{number}" for number in range(3, 7)}
     assert set(metrics["considered"]) == {pair.sha256 for pair in pairs}, "or it would be trained again and again"
+    written = list((tmp_path / "models" / "toy" / "runs").rglob("events.*"))
+    assert len(written) == 1, "it began anew three times, and only the last time is a run"
     for number, says in enumerate(wrong.values()):
         assert told[number].startswith("left out, as it cannot be used: ") and says in told[number]
 

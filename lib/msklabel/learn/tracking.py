@@ -1,8 +1,13 @@
-"""Curves of trainings: TensorBoard files always, an MLflow store where one is named."""
+"""Curves of trainings: TensorBoard files always, an MLflow store where one is named.
+
+A run is begun with its first epoch: a training that ends before, and one that begins anew without a scan that cannot be
+used, leave no empty one.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +38,8 @@ class TensorBoardTracker:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
+        self._begun: SummaryWriter | None = None
 
     def epoch(self, fold: int, report: Report) -> None:
         """See :class:`Tracker`."""
@@ -45,7 +51,13 @@ class TensorBoardTracker:
         """See :class:`Tracker`."""
         for name, value in facts.items():
             self._writer.add_text(name, str(value))
-        self._writer.close()
+        if self._begun:
+            self._begun.close()
+
+    @property
+    def _writer(self) -> SummaryWriter:
+        self._begun = self._begun or SummaryWriter(str(self._folder))
+        return self._begun
 
 
 class MlflowTracker:
@@ -71,12 +83,12 @@ class MlflowTracker:
         try:
             self._client = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(name)
-            experiment = found.experiment_id if found else self._client.create_experiment(name)
-            self._run = self._client.create_run(experiment).info.run_id
-            for key, value in parameters.items():
-                self._client.log_param(self._run, key, str(value)[:250])
+            self._experiment = found.experiment_id if found else self._client.create_experiment(name)
         except MlflowException as error:
             raise UserError(f"the MLflow store {uri} cannot be used: {error}") from error
+        self._parameters = parameters
+        self._started_ms = time.time_ns() // 1_000_000
+        self._begun = ""
 
     def epoch(self, fold: int, report: Report) -> None:
         """See :class:`Tracker`."""
@@ -88,12 +100,22 @@ class MlflowTracker:
 
     def close(self, facts: dict[str, Any]) -> None:
         """See :class:`Tracker`."""
+        if not facts and not self._begun:
+            return
         try:
             for name, value in facts.items():
                 self._client.set_tag(self._run, name, str(value)[:500])
             self._client.set_terminated(self._run, "FINISHED" if facts else "KILLED")
         except self._failure as error:
             logger.warning("MLflow: %s", error)
+
+    @property
+    def _run(self) -> str:
+        if not self._begun:
+            self._begun = self._client.create_run(self._experiment, start_time=self._started_ms).info.run_id
+            for key, value in self._parameters.items():
+                self._client.log_param(self._begun, key, str(value)[:250])
+        return self._begun
 
 
 def trackers(folder: Path, mlflow: str | None, system: str, parameters: dict[str, Any]) -> list[Tracker]:
