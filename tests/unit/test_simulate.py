@@ -24,9 +24,10 @@ from msklabel.choose.simulate.statistics import (
     record_of,
     summary_table,
 )
-from msklabel.choose.simulate.train import UNKNOWN, sparse_loss, train
+from msklabel.choose.simulate.train import sparse_loss, train
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
+from msklabel.learn.annotation import UNKNOWN
 from msklabel_phantoms.phantom import Phantom
 from msklabel_phantoms.pool import PoolOptions, generate_pool, without_label
 
