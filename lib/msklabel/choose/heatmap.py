@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
+from msklabel.choose.reduce import probabilities_of
 from msklabel.choose.scores import entropy
 from msklabel.errors import UserError
 from msklabel.imaging.scan import Scan
@@ -23,11 +24,9 @@ def uncertainty_map(engine: Engine, scan: Scan) -> tuple[Prepared, NDArray[np.fl
     """Entropy of each voxel of the working crop, 0 to 1; shape (X, Y, Z)."""
     prepared = engine.preprocess(scan)
     scores = engine.scores(prepared)
-    unseen = (scores[0] == 1) & (scores[1] == 0)
     values = torch.empty(scores.shape[1:])
     for x in range(scores.shape[1]):
-        values[x] = entropy(scores[:, x].float().softmax(0)).cpu()
-    values[unseen.cpu()] = 0
+        values[x] = entropy(probabilities_of(scores[:, x])).cpu()
     return prepared, values.numpy()
 
 

@@ -70,7 +70,7 @@ class Reducer:
             self._mean = torch.zeros(scores.shape, dtype=torch.float16, device=scores.device)
             self._own = torch.zeros(scores.shape[1:], device=scores.device)
         for part in _slabs(scores):
-            probabilities = _probabilities(scores[:, part])
+            probabilities = probabilities_of(scores[:, part])
             self._mean[:, part] += (probabilities / self.members).half()
             self._own[part] += entropy(probabilities) / self.members
         self.maps.append(scores.argmax(0).to(torch.uint8))
@@ -91,7 +91,7 @@ class Reducer:
         information, right = torch.zeros(2, classes, dtype=torch.float64)
         whole = torch.empty(values.shape[1:], dtype=torch.uint8, device=values.device)
         for part in _slabs(values):
-            p = _probabilities(values[:, part]) if logits else values[:, part].float()
+            p = probabilities_of(values[:, part]) if logits else values[:, part].float()
             voxel = entropy(p)
             highest, whole_part = p.max(0)
             whole[part] = whole_part.to(torch.uint8)
@@ -111,8 +111,12 @@ class Reducer:
         )
 
 
-def _probabilities(scores: torch.Tensor) -> torch.Tensor:
-    """Softmax over classes; certain background where no window came, which the engine scores as exactly 1, 0, 0, ..."""
+def probabilities_of(scores: torch.Tensor) -> torch.Tensor:
+    """Softmax of scores (classes, X, Y, Z) over classes.
+
+    Certain background where no window came, which the engine scores as exactly 1, 0, 0, ...; a softmax of that would
+    be the greatest doubt.
+    """
     probabilities = scores.float().softmax(0)
     unseen = (scores[0] == 1) & (scores[1] == 0)
     probabilities[:, unseen] = 0

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from msklabel.choose.members import Embedding, mirrored
-from msklabel.choose.reduce import Reducer
+from msklabel.choose.reduce import Reducer, probabilities_of
 from msklabel.choose.scores import entropy
 from msklabel.choose.simulate.scans import Case
 from msklabel.choose.summarise import summary_of
@@ -66,7 +66,7 @@ class Judge:
         native = Scan(np.zeros((1, *prepared.grid.native_shape), np.float32), _affine(case))
         members = tuple(f"member {number}" for number in range(len(scores)))
         summary = summary_of(self.system, native, prepared, reducer.sums, members, "", embedding.vector)
-        p = torch.stack([member.softmax(0) for member in scores])
+        p = torch.stack([probabilities_of(member) for member in scores])
         mean = p.mean(0)
         own = torch.stack([entropy(member) for member in p]).mean(0)
         whole = entropy(mean)
