@@ -38,14 +38,14 @@ def train(system: System, pool: Sequence[Case], drawn: Drawn, steps: int, seed: 
     optimizer = torch.optim.Adam(network.parameters(), lr=system.train.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / (steps + 1)) ** 0.9)
     places = [(scan, z) for scan in sorted(drawn) for z in sorted(drawn[scan])]
-    images = {scan: padded(pool[scan].prepared.image, system.patch_voxels) for scan in drawn}
-    labels = {scan: _known(system, pool[scan], drawn[scan]) for scan in drawn}
+    parts = {scan: _parts(system, pool[scan], drawn[scan]) for scan in drawn}
     kept: list[Weights] = []
     for step in range(1, steps + 1):
         crops = []
         for pick in rng.integers(len(places), size=system.train.batch):
             scan, z = places[pick]
-            crops.append(_crop(system, images[scan], labels[scan], z, rng))
+            part = int(rng.integers(len(parts[scan]))) if len(parts[scan]) > 1 else 0
+            crops.append(_crop(system, *parts[scan][part], z, rng))
         image, target = torch.stack([crop[0] for crop in crops]), torch.stack([crop[1] for crop in crops])
         optimizer.zero_grad(set_to_none=True)
         loss = sparse_loss(network(image), target)
@@ -73,17 +73,27 @@ def sparse_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return entropy + (1 - dice[there].mean() if there.any() else 0)
 
 
-def _known(system: System, case: Case, slices: set[int]) -> torch.Tensor:
-    labels = np.full(case.labels.shape, UNKNOWN, np.uint8)
-    labels[:, :, sorted(slices)] = case.labels[:, :, sorted(slices)]
-    missing = [max(0, n - have) for n, have in zip(system.patch_voxels, labels.shape, strict=True)]
-    return torch.from_numpy(np.pad(labels, [(0, more) for more in missing], constant_values=UNKNOWN)).long()
+def _parts(system: System, case: Case, slices: set[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What the network sees of a case, the whole or each side as a right one, with its labels as far as they are known.
+
+    Both have at least the voxels of a patch.
+    """
+    drawn = sorted(slices)
+    whole = case.prepared.image, torch.from_numpy(case.labels)
+    found = []
+    for image, labels in zip(*map(case.prepared.parts, whole), strict=True):
+        width, height, depth = labels.shape
+        enough = [max(pair) for pair in zip((width, height, depth), system.patch_voxels, strict=True)]
+        known = torch.full(enough, UNKNOWN)
+        known[:width, :height, drawn] = labels[:, :, drawn].long()
+        found.append((padded(image, system.patch_voxels), known))
+    return found
 
 
 def _crop(
     system: System, image: torch.Tensor, labels: torch.Tensor, z: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A patch that holds a drawn slice, mirrored along the first axis half of the time."""
+    """A patch that holds a drawn slice, mirrored along the first axis half of the time where both sides are seen."""
     patch = system.patch_voxels
     start = [int(rng.integers(n - size + 1)) for n, size in zip(labels.shape, patch, strict=True)]
     lowest, highest = max(0, z - patch[2] + 1), min(z, labels.shape[2] - patch[2])
@@ -92,6 +102,6 @@ def _crop(
     piece, known = image[with_channels((x, y, depth))], labels[x, y, depth]
     if system.dimensions == 2:
         piece, known = piece[..., 0], known[..., 0]
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and system.laterality == "none":
         piece, known = piece.flip(1), known.flip(0)
     return piece, known
