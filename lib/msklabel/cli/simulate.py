@@ -56,7 +56,7 @@ def simulate(
     files = {name: prepared_cases(known, out, pool, patients) for name, known in systems.items()}
     cells = [Cell(name, one, seed) for seed in range(seeds) for name in systems for one in [*strategies, FULL]]
     setting = Setting(rounds, scans, per_scan, steps)
-    missing = missing_cells(cells, systems, setting, out / "cells")
+    missing = missing_cells(cells, systems, files, setting, out / "cells")
     console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
     progress_of(run_cells(missing, systems, files, setting, out / "cells", workers), console.print, len(missing))
     report(out, seeds)
@@ -83,32 +83,41 @@ def report(out: Path, seeds: int) -> None:
         matrix = penalty_matrix(compared)
         matrix.to_csv(out / "penalty.csv")
         draw_matrix(matrix, out / "penalty.png")
-    shown = Table("system", "strategy", "area", "final Dice", "worst label", "of full", "slices", "minutes")
-    for row in table.to_dict("records"):
-        figures = [f"{row[name]:.3f}" for name in ("area", "final", "worst", "of_full")]
-        shown.add_row(
-            str(row["system"]), str(row["strategy"]), *figures, f"{row['slices']:.0f}", f"{row['minutes']:.0f}"
-        )
-    console.print(shown)
-    against = Table("system", "auto against", "won", "lost", "of", "mean difference in Dice")
-    for row in record_of(compared, "auto").to_dict("records"):
-        counts = [str(row[name]) for name in ("won", "lost", "of")]
-        against.add_row(str(row["system"]), str(row["rival"]), *counts, f"{row['difference']:+.3f}")
-    if against.row_count:
-        console.print(against)
+    record = record_of(compared, "auto")
+    for system, rows in table.groupby("system", sort=False):
+        shown = _table(f"{system}", "strategy", "area", "final Dice", "worst label", "of full", "slices", "minutes")
+        for row in rows.to_dict("records"):
+            figures = [f"{row[name]:.3f}" for name in ("area", "final", "worst", "of_full")]
+            shown.add_row(str(row["strategy"]), *figures, f"{row['slices']:.0f}", f"{row['minutes']:.0f}")
+        console.print(shown)
+        against = _table(f"{system}", "auto against", "won", "lost", "of", "mean difference in Dice")
+        for row in record[record.system == system].to_dict("records"):
+            counts = [str(row[name]) for name in ("won", "lost", "of")]
+            against.add_row(str(row["rival"]), *counts, f"{row['difference']:+.3f}")
+        if against.row_count:
+            console.print(against)
+    if len(record):
         console.print("won and lost: paired t-test at each budget of each system, Holm over all pairs of strategies")
     console.print(f"oracle_foreground looks at true labels; minutes are an assumption; {seeds} seed(s)")
     if seeds < 8:
         console.print("fewer than 8 seeds: this shows that it works, and nothing else")
 
 
+def _table(system: str, name: str, *numbers: str) -> Table:
+    table = Table(title=system, title_justify="left", box=None, pad_edge=False)
+    table.add_column(name, no_wrap=True, overflow="fold")  # a name that is cut off names nothing
+    for title in numbers:
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
+    return table
+
+
 def prepared_cases(system: System, out: Path, pool: Path | None, patients: int) -> Path:
     """The file of a system's prepared cases, made if missing."""
     from msklabel.choose.simulate.run import save_cases
-    from msklabel.choose.simulate.scans import LabelledScan, prepare, read_folder
+    from msklabel.choose.simulate.scans import LabelledScan, folder_key, prepare, read_folder
     from msklabel.imaging.scan import Scan
 
-    file = out / f"cases-{system.name}-{system.fingerprint}-{'folder' if pool else patients}.pt"
+    file = out / f"cases-{system.name}-{system.fingerprint}-{folder_key(pool) if pool else patients}.pt"
     if file.exists():
         return file
     if pool:

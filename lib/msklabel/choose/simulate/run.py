@@ -160,7 +160,7 @@ def run_cells(
         UserError: If a result that is there was played otherwise.
     """
     out.mkdir(parents=True, exist_ok=True)
-    todo = missing_cells(cells, systems, setting, out)
+    todo = missing_cells(cells, systems, cases, setting, out)
     context = get_context("spawn")  # a forked child would inherit the threads of this one
     with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         jobs = {pool.submit(_cell, cell, systems[cell.system], cases[cell.system], setting, out): cell for cell in todo}
@@ -168,11 +168,14 @@ def run_cells(
             yield jobs[job], job.result()
 
 
-def missing_cells(cells: Sequence[Cell], systems: Mapping[str, System], setting: Setting, out: Path) -> list[Cell]:
+def missing_cells(
+    cells: Sequence[Cell], systems: Mapping[str, System], cases: Mapping[str, Path], setting: Setting, out: Path
+) -> list[Cell]:
     """Cells without a result.
 
     Raises:
-        UserError: If a result that is there was played by another setting, or another configuration of its system.
+        UserError: If a result that is there was played on other scans, by another setting, or another configuration of
+            its system.
     """
     missing = []
     for cell in cells:
@@ -181,8 +184,10 @@ def missing_cells(cells: Sequence[Cell], systems: Mapping[str, System], setting:
             missing.append(cell)
             continue
         played = json.loads(file.read_text(encoding="utf-8"))
-        if (played.get("setting"), played.get("fingerprint")) != (asdict(setting), systems[cell.system].fingerprint):
-            raise UserError(f"{file} was played with other options or another configuration; choose another folder")
+        now = _played_with(systems[cell.system], cases[cell.system], setting)
+        if any(played.get(key) != value for key, value in now.items()):
+            reason = "was played with other options, on other scans or by another configuration"
+            raise UserError(f"{file} {reason}; choose another folder")
     return missing
 
 
@@ -220,10 +225,15 @@ def _cell(cell: Cell, system: System, cases: Path, setting: Setting, out: Path) 
 
     points = play(system, parts, cell.strategy, cell.seed, setting, begun)
     seconds = round(time.process_time() - started, 1)
-    facts = {"fingerprint": system.fingerprint, "setting": asdict(setting), "seconds": seconds}
+    facts = {**_played_with(system, cases, setting), "seconds": seconds}
     result = {**asdict(cell), **facts, "points": points}
     replace_text(out / cell.file, json.dumps(result, indent=1))
     return seconds
+
+
+def _played_with(system: System, cases: Path, setting: Setting) -> dict[str, Any]:
+    """What must be the same for a result to count: the file of cases is named by what is in it."""
+    return {"fingerprint": system.fingerprint, "setting": asdict(setting), "cases": cases.name}
 
 
 def progress_of(done: Iterator[tuple[Cell, float]], say: Callable[[str], None], total: int) -> None:

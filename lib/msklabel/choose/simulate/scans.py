@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msklabel.errors import UserError
+from msklabel.imaging import same_grid
+from msklabel.imaging.names import without_suffix
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.system import System
 
+_FACTS = "facts.csv"
 Drawn = dict[int, set[int]]
 """For each scan of a pool, by its number, the slices that are drawn."""
 
@@ -103,23 +108,42 @@ def split(cases: Sequence[Case], test_share: float, seed: int) -> Split:
 
 
 def read_folder(system: System, folder: Path) -> Iterable[LabelledScan]:
-    """Read ``images/`` and, under the same names, ``truth/``; ``facts.csv`` may give ``image, patient, site``.
+    """Read ``images/`` and, under the same names, ``truth/``.
+
+    ``facts.csv`` may give ``image`` (with suffix or without), ``patient`` or ``patient_id``, and ``site``. A scan of
+    which it says no patient is taken for a patient of its own.
 
     Raises:
-        UserError: If there are no pairs.
+        UserError: If there are no pairs, ``facts.csv`` speaks of none of them, or a label does not lie on its scan.
     """
     from msklabel.imaging.read import read_labels
     from msklabel.predict.source import read_for
 
-    facts: dict[str, dict[str, str]] = {}
-    if (folder / "facts.csv").is_file():
-        with (folder / "facts.csv").open(newline="", encoding="utf-8") as file:
-            facts = {row["image"]: row for row in csv.DictReader(file) if row.get("image")}
-    pairs = [(image, folder / "truth" / image.name) for image in sorted((folder / "images").glob("*.nii*"))]
-    pairs = [(image, truth) for image, truth in pairs if truth.exists()]
+    pairs = _pairs(folder)
     if not pairs:
         raise UserError(f"{folder}: expected images/NAME.nii.gz with labels under truth/NAME.nii.gz")
+    facts: dict[str, dict[str, str]] = {}
+    if (folder / _FACTS).is_file():
+        with (folder / _FACTS).open(newline="", encoding="utf-8-sig") as file:
+            facts = {without_suffix(row["image"]): row for row in csv.DictReader(file) if row.get("image")}
+        if not any(without_suffix(image.name) in facts for image, _ in pairs):
+            raise UserError(f"{folder / _FACTS} names none of the scans in its column 'image'")
     for image, truth in pairs:
-        said = facts.get(image.name, {})
-        patient, site = said.get("patient") or image.name, said.get("site") or ""
-        yield LabelledScan(image.name, patient, site, read_for(system, image), read_labels(truth).array)
+        said = facts.get(without_suffix(image.name), {})
+        patient = said.get("patient") or said.get("patient_id") or image.name
+        scan, labels = read_for(system, image), read_labels(truth)
+        if not same_grid(labels.array.shape, labels.affine, scan.shape, scan.affine):
+            raise UserError(f"{truth}: the label does not lie on its scan")
+        yield LabelledScan(image.name, patient, said.get("site") or "", scan, labels.array)
+
+
+def folder_key(folder: Path) -> str:
+    """Changes whenever a scan, a label or a fact of a folder does."""
+    files = [*chain.from_iterable(_pairs(folder)), *folder.glob(_FACTS)]
+    facts = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    pairs = [(image, folder / "truth" / image.name) for image in sorted((folder / "images").glob("*.nii*"))]
+    return [(image, truth) for image, truth in pairs if truth.exists()]

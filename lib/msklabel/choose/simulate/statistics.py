@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 from statsmodels.stats.multitest import multipletests
 
+from msklabel.errors import UserError
+
 ALPHA = 0.05
 
 
@@ -21,6 +23,9 @@ def read_points(folder: Path) -> pd.DataFrame:
     """One row for each point of each cell: Dice as mean and worst label, what it cost; ``dice_<label>`` for each.
 
     The mean is over labels that the test cases have.
+
+    Raises:
+        UserError: If they have none.
     """
     rows: list[dict[str, Any]] = []
     for file in sorted(folder.glob("*.json")):
@@ -30,6 +35,8 @@ def read_points(folder: Path) -> pd.DataFrame:
             known = [value for value in dices.values() if value is not None and not np.isnan(value)]
             costs = {key: value for key, value in point.items() if key != "dice"}
             facts = {key: cell[key] for key in ("system", "strategy", "seed", "seconds")}
+            if not known:
+                raise UserError(f"{file}: the scans to test with have no label at all")
             rows.append({**facts, **costs, "dice": float(np.mean(known)), "worst": float(np.min(known)), **dices})
     return pd.DataFrame(rows)
 
@@ -81,12 +88,12 @@ def comparisons(points: pd.DataFrame, full: str = "full") -> pd.DataFrame:
 def penalty_matrix(compared: pd.DataFrame) -> pd.DataFrame:
     """Share of the comparisons in which the row beats the column (Ash et al. 2020, BADGE)."""
     names = sorted({*compared.a, *compared.b})
-    wins = np.zeros((len(names), len(names)))
+    wins, tests = np.zeros((2, len(names), len(names)))
     for a, b, winner in zip(compared.a, compared.b, compared.wins, strict=True):
+        tests[[names.index(a), names.index(b)], [names.index(b), names.index(a)]] += 1
         if winner:
             wins[names.index(winner), names.index(b if winner == a else a)] += 1
-    budgets = compared.groupby(["system", "round"]).ngroups
-    return pd.DataFrame(wins / max(1, budgets), index=names, columns=names)
+    return pd.DataFrame(wins / np.maximum(1, tests), index=names, columns=names)
 
 
 def record_of(compared: pd.DataFrame, strategy: str) -> pd.DataFrame:

@@ -1,0 +1,151 @@
+"""A simulation says of which scans its numbers are, compares like with like, and prints names whole."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from test_preprocess import body_in_air, make_system
+from test_simulate import SETTING, TOY, case
+
+import msklabel.cli.simulate as command
+from msklabel.choose.simulate.judge import Judge
+from msklabel.choose.simulate.run import Cell, run_cells, save_cases
+from msklabel.choose.simulate.scans import Case, LabelledScan, folder_key, prepare, read_folder
+from msklabel.choose.simulate.statistics import comparisons, penalty_matrix, read_points
+from msklabel.choose.simulate.train import _parts, train
+from msklabel.durable import replace_text
+from msklabel.errors import UserError
+from msklabel.imaging import Scan
+from msklabel.learn.annotation import UNKNOWN
+from msklabel_phantoms.write import save_nifti
+
+STRATEGIES = ("auto", "predicted_foreground", "predictive_entropy", "stochastic_batches")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two scans with their labels."""
+    for name in ("images", "truth"):
+        (tmp_path / name).mkdir()
+    for number in range(2):
+        hu, labels = body_in_air((24, 22, 6))
+        save_nifti(hu.astype(np.int16), np.eye(4), tmp_path / "images" / f"s{number}.nii.gz")
+        save_nifti(labels, np.eye(4), tmp_path / "truth" / f"s{number}.nii.gz")
+    return tmp_path
+
+
+def owners(folder: Path) -> list[tuple[str, str]]:
+    return [(one.patient, one.site) for one in read_folder(TOY, folder)]
+
+
+def test_results_of_other_scans_are_not_taken_for_these(tmp_path: Path) -> None:
+    for name in ("cases-a.pt", "cases-b.pt"):
+        save_cases(tmp_path / name, [case(number) for number in range(5)])
+    cells = [Cell("toy", "random", 0)]
+    played = [({"toy": TOY}, {"toy": tmp_path / f"cases-{name}.pt"}, SETTING, tmp_path / "cells", 1) for name in "ab"]
+    assert len(list(run_cells(cells, *played[0]))) == 1
+    with pytest.raises(UserError, match="on other scans"):
+        list(run_cells(cells, *played[1]))
+
+
+def test_a_pool_is_another_one_when_something_in_it_changes(folder: Path) -> None:
+    before = folder_key(folder)
+    assert folder_key(folder) == before
+    replace_text(folder / "facts.csv", "image,patient\ns0.nii.gz,p\n")
+    with_facts = folder_key(folder)
+    save_nifti(np.zeros((24, 22, 6), np.uint8), np.eye(4), folder / "truth" / "s1.nii.gz")
+    assert len({before, with_facts, folder_key(folder)}) == 3
+
+
+@pytest.mark.parametrize("column", ["patient", "patient_id"])
+@pytest.mark.parametrize("suffix", ["", ".nii.gz"])
+def test_scans_of_one_patient_are_known_as_such(folder: Path, column: str, suffix: str) -> None:
+    rows = "".join(f"s{number}{suffix},p,a\n" for number in range(2))
+    replace_text(folder / "facts.csv", f"image,{column},site\n{rows}")
+    assert owners(folder) == [("p", "a"), ("p", "a")]
+
+
+def test_facts_of_other_scans_and_labels_beside_their_scan_are_refused(folder: Path) -> None:
+    assert owners(folder) == [("s0.nii.gz", ""), ("s1.nii.gz", "")]
+    replace_text(folder / "facts.csv", "scan,patient\ns0,p\n")
+    with pytest.raises(UserError, match="names none of the scans in its column 'image'"):
+        owners(folder)
+    (folder / "facts.csv").unlink()
+    save_nifti(np.zeros((24, 22, 5), np.uint8), np.eye(4), folder / "truth" / "s1.nii.gz")
+    with pytest.raises(UserError, match=r"s1\.nii\.gz: the label does not lie on its scan"):
+        owners(folder)
+
+
+def test_where_the_network_did_not_look_there_is_no_doubt() -> None:
+    labelled = LabelledScan("s", "p", "", *scan_and_labels())
+    hole = prepare(TOY, labelled)
+    hole.prepared.image[..., 2] = hole.prepared.image.min()  # of a slice of air no window is predicted
+    judged = Judge(TOY, train(TOY, [hole], {0: {3}}, 2, 0))(hole)
+    assert judged.entropy[2] == judged.information[2] == 0 < judged.entropy[3]
+
+
+def scan_and_labels() -> tuple[Scan, np.ndarray]:
+    hu, labels = body_in_air((24, 22, 8))
+    return Scan(hu[None], np.eye(4)), labels
+
+
+def test_a_network_for_right_sides_learns_from_sides() -> None:
+    system = make_system(laterality="mirror_halves", spacing_mm=[None] * 3)
+    hu, labels = body_in_air((60, 22, 8))
+    labels[:30][labels[:30] == 1] = 2  # the dense core counts on the right only
+    one: Case = prepare(system, LabelledScan("s", "p", "", Scan(hu[None], np.eye(4)), labels))
+    assert one.prepared.sides is not None
+    parts = _parts(system, one, {3, 4})
+    assert [image.shape[1] for image, _ in parts] == [one.prepared.sides.half_width] * 2
+    left, right = (known for _, known in parts)
+    for known in (left, right):
+        drawn = [z for z in range(known.shape[2]) if (known[:, :, z] != UNKNOWN).all()]
+        assert drawn == [3, 4] and (np.delete(known, drawn, axis=2) == UNKNOWN).all()
+    assert set(torch.unique(right[..., 3:5]).tolist()) - set(torch.unique(left[..., 3:5]).tolist()) == {1}
+
+
+def test_a_test_set_without_labels_is_told(tmp_path: Path) -> None:
+    replace_text(
+        tmp_path / "toy-random-000.json",
+        '{"system": "toy", "strategy": "random", "seed": 0, "seconds": 1, "points": [{"dice": {"a": NaN}}]}',
+    )
+    with pytest.raises(UserError, match="no label at all"):
+        read_points(tmp_path)
+
+
+def points(system: str, strategies: tuple[str, ...]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"system": system, "strategy": name, "seed": seed, "round": number}
+        | {"dice": (0.8 if name == "auto" else 0.5) + rng.normal(0, 0.01), "worst": 0.1}
+        | {"slices": 12.0, "share": 0.2, "voxels": 1000.0, "minutes": 139.0}
+        for seed in range(3)
+        for number in range(3)
+        for name in strategies
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_share_of_wins_is_of_the_comparisons_that_were_made() -> None:
+    both = pd.concat([points("one", ("auto", "random", "strided")), points("two", ("auto", "random"))])
+    matrix = penalty_matrix(comparisons(both))
+    assert matrix.loc["auto", "random"] == matrix.loc["auto", "strided"] == 1
+
+
+def test_names_of_strategies_are_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(command, "console", Console(file=screen, width=80))
+    monkeypatch.setattr(
+        "msklabel.choose.simulate.statistics.read_points", lambda _: points("hip_abductor_mr", STRATEGIES)
+    )
+    command.report(tmp_path, 3)
+    shown = screen.getvalue()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= 80
+    for whole in (*STRATEGIES, "hip_abductor_mr", "minutes", "139"):
+        assert whole in shown
