@@ -189,3 +189,16 @@ def test_scans_that_cannot_be_read_are_listed_with_the_reason_and_not_among_the_
     assert "1, offered to nobody until its file changes" in listed
     assert re.search(r"<li>cut &amp; short <small>cut &amp; short\.nii\.gz: .*cut off</small></li>", listed)
     assert "cut &amp; short" not in page[: page.index("Scans that cannot be read")]
+
+
+def test_a_scan_that_fits_no_system_is_listed_and_refused_in_one_sentence(site: Site) -> None:
+    two = np.zeros((20, 20, 8, 2), np.int16)
+    two[5:15, 5:15] = 50
+    nib.save(nib.Nifti1Image(two, np.eye(4)), site.studies / "two.nii.gz")
+    seen = [site.ask("POST", "/activelearning/first", json={"client_id": f"d{number}"}).json() for number in range(9)]
+    assert "two" not in [answer.get("id") for answer in seen]
+    page = wait_for(lambda: (text := site.ask("GET", "/").text) and "Scans that fit no system" in text and text)
+    reason = f"{SYSTEM} needs 1 channel (ct), this has 2"
+    assert f"<li>two <small>{reason}</small></li>" in page[page.index("Scans that fit no system") :]
+    answer = site.ask("POST", f"/infer/{SYSTEM}?image=two")
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"two.nii.gz: {reason}")

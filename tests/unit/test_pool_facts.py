@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from msklabel.choose.facts import Facts
 from msklabel.choose.opinions import Score
-from msklabel.store.core import ChangedImage
+from msklabel.store.fit import ChangedImage
 
 SECOND_US = 1_000_000
 
@@ -30,7 +30,7 @@ class Rows:
 
     def add(self, name: str, seconds_ago: float) -> None:
         changed_us = time.time_ns() // 1000 - round(seconds_ago * SECOND_US)
-        self.images.append(ChangedImage(name, name, "", "CT", True, changed_us))
+        self.images.append(ChangedImage(name, name, "", True, changed_us))
 
 
 def test_images_that_were_written_long_ago_are_read_once() -> None:

@@ -20,9 +20,11 @@ from msklabel.choose.summary import IMAGE_ONLY, Summary, from_bytes
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import closest_axes
+from msklabel.imaging.scan import ImageError
 from msklabel.learn.asked import whole
 from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
+from msklabel.store.images import UNREADABLE
 from msklabel.store.labels import FINAL
 
 _LIKE = 5
@@ -135,9 +137,11 @@ class Chooser:
         """
         wanted = self.wanted(request)
         pool = self.pool(wanted)
-        self.store.images.get(image_id)
+        image = self.store.images.get(image_id)
         places = places_of(pool, [image_id])
         if not len(places):
+            if image.present and UNREADABLE in image.info:
+                raise ImageError(str(image.info[UNREADABLE]))
             raise NotFound(f"the file of image {image_id!r} is not in the studies folder at present")
         here = int(places[0])
         ranking = self.rank(strategy, pool, {"seed": 0, **request})
@@ -150,7 +154,7 @@ class Chooser:
             "of": len(order),
             "score": number(ranking.score[here]),
             "label": ranking.label,
-            "reason": ranking.reason(here) if pool.open[here] else "labelled, with an annotator, or of another kind",
+            "reason": ranking.reason(here) if pool.open[here] else self._closed(pool, here),
             "site": pool.site_names[pool.site[here]],
             "patient_has_labels": bool(pool.patients_taken[here]),
             "systems": {name: self._said(pool, name, here) for name in pool.opinions},
@@ -217,6 +221,14 @@ class Chooser:
                 "undescribed": int((fits & ~self.facts.described(name, pool)).sum()),
             }
         return report
+
+    def _closed(self, pool: Pool, here: int) -> str:
+        """Why a scan is not given to whoever asks."""
+        if not any(fits[here] for fits in pool.fits.values()):
+            against = self.store.unfit(pool.ids[here])
+            return "; ".join(reason for name, reason in against.items() if name in pool.fits)
+        held = self.store.leases.held().get(pool.ids[here])
+        return f"with {held} at present" if held else "labelled"
 
     def _said(self, pool: Pool, name: str, here: int) -> dict[str, Any]:
         opinion = pool.opinions[name]

@@ -15,12 +15,12 @@ from msklabel.choose.pool import Flags, Indices, Opinion, Pool
 from msklabel.system import System
 
 if TYPE_CHECKING:
-    from msklabel.store.core import ChangedImage
+    from msklabel.store.fit import ChangedImage
 
 _IMAGES_S = 300.0  # the table of images is read again at least this often
 _OVERLAP_US = 30_000_000  # longer than from a row's time stamp to its commit, and than a reader's view is old
 _READ = 200  # scores read at once
-_Known = tuple[str, str, str]  # patient, site and modality of a scan that is there
+_Known = tuple[str, str, frozenset[str]]  # patient and site of a scan that is there, and the systems it is not for
 
 
 class Source(Protocol):
@@ -128,7 +128,7 @@ class Facts:
 
 
 def _facts(image: ChangedImage) -> _Known | None:
-    return (image.patient, image.site, image.modality) if image.present else None
+    return (image.patient, image.site, image.unfit) if image.present else None
 
 
 def _table(known: Mapping[str, _Known], systems: Mapping[str, System]) -> Pool:
@@ -136,11 +136,7 @@ def _table(known: Mapping[str, _Known], systems: Mapping[str, System]) -> Pool:
     facts = [known[image_id] for image_id in ids]
     patients = np.unique([patient for patient, _, _ in facts], return_inverse=True)[1]
     names, sites = np.unique([site for _, site, _ in facts], return_inverse=True)
-    imaged = {"CT", "MR", "CR", "DX"}
-    fits = {
-        name: np.array([kind not in imaged or kind in system.modality for _, _, kind in facts], bool)
-        for name, system in systems.items()
-    }
+    fits = {name: np.array([name not in unfit for _, _, unfit in facts], bool) for name in systems}
     nothing: Flags = np.zeros(len(ids), bool)
     return Pool(
         ids=ids,

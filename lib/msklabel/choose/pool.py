@@ -67,7 +67,7 @@ class Pool:
         open: Shape (scans,): whether it can be given to whoever asks; labelled ones, too, where slices are left.
         own: Shape (scans,): whether it is with whoever asks already.
         opinions: By system; those that fit each scan.
-        fits: By system, shape (scans,): whether the modality may be the system's.
+        fits: By system, shape (scans,): whether the scan may be the system's, by its modality and channels.
         site_names: Name of each site.
         having: By system, shape (scans, labels): which labels are in the newest label map of each scan.
         left: By system, gives an array of shape (scans, labels + 1): which share of what is worth drawing is not drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -108,6 +109,8 @@ class Rescore:
                 logger.warning("%s: %s", image_id, error)
                 summary, values = b"", {"unreadable": 1.0}
                 failed += 1
+                with suppress(UserError):  # it is noted, or was said already
+                    self.store.images.look_again(image_id)
             self.store.scores.put(image_id, name, serving or IMAGE_ONLY, summary, values)
             mean_s = (time.monotonic() - started) / done
             logger.info("%s: %d of %d scans scored, %.1f s each", name, done, min(limit, len(due)), mean_s)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msklabel.store.core import ChangedImage, Store
+from msklabel.store.core import Store
+from msklabel.store.fit import ChangedImage
 from msklabel.store.scores import ScoreRow
 
 

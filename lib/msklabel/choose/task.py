@@ -70,7 +70,7 @@ class RankedStrategy(Strategy):
 
         Returns:
             ``id`` and ``reason``, with ``slices`` asked for their axis and indices; None where all is labelled or with
-            others. A scan that cannot be read is passed over.
+            others. A scan that cannot be read, or that no system wanted can use, is passed over.
 
         Raises:
             UserError: If an option is wrong.
@@ -84,7 +84,10 @@ class RankedStrategy(Strategy):
         ranking = chooser.rank(self.name, pool, request)
         ids = (pool.ids[place] for place in ranking.places)
         some = wanted.slices > 0
-        chosen = datastore.take_next(ids, wanted.holder or None, wanted.tag, systems=wanted.labelled_for, whole=some)
+        counting, served = wanted.labelled_for, wanted.systems
+        chosen = datastore.take_next(
+            ids, wanted.holder or None, wanted.tag, systems=counting, whole=some, fitting=served
+        )
         if chosen is None:
             return None
         answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(pool.ids.index(chosen))}

@@ -19,11 +19,13 @@ from msklabel.imaging.preview import UNFIT
 from msklabel.measure.slab import volume_unit
 from msklabel.serve.context import Context
 from msklabel.serve.ohif.viewer import ROOT
+from msklabel.store.fit import reasons_against
 from msklabel.store.images import Grid
 from msklabel.store.jobs import JobRow
 from msklabel.store.labels import FINAL
 from msklabel.store.quantities import Quantity
 from msklabel.store.schema import Image, LabelVersion, now
+from msklabel.system import System
 
 _QUEUE, _NEWEST, _VERSIONS, _TRAININGS = 5, 6, 12, 100
 _JOBS = ("train", "scoring", "batch_infer", "quantities")
@@ -43,13 +45,14 @@ def collect(ctx: Context) -> dict[str, Any]:
     images = {image.id: image for image in store.all_images()}
     current = store.labels.current(FINAL)
     unreadable = store.images.unreadable()
+    unfit = {name: found for name, image in images.items() if (found := _of_no_system(image, store.systems))}
     failed = _failed(store.jobs.recent("train", _TRAININGS))
     newest = sorted(current, key=lambda pair: pair[0].id, reverse=True)[:_NEWEST]
     return {
         "systems": {
             name: {**_system(ctx, name, info, current), "failed": failed.get(name)} for name in ctx.app.systems
         },
-        "scans": len(images) - len(unreadable),
+        "scans": len(images) - len(unreadable.keys() | unfit.keys()),
         "busy": [
             {"image": lease.image_id, "title": title(images.get(lease.image_id)), "who": lease.holder}
             | {"until": lease.expires.strftime("%H:%M"), "open": viewer_link(images.get(lease.image_id))}
@@ -60,8 +63,15 @@ def collect(ctx: Context) -> dict[str, Any]:
         "inference": ctx.inferences.lengths(),
         "refused": _refused(ctx),
         "unreadable": [(title(images.get(image_id)), reason) for image_id, reason in unreadable.items()],
+        "unfit": [(title(images[image_id]), reason) for image_id, reason in unfit.items()],
         "made": now().strftime("%H:%M:%S UTC"),
     }
+
+
+def _of_no_system(image: Image, systems: Mapping[str, System]) -> str:
+    """Why no system can use a scan; empty where one may."""
+    against = reasons_against(image, systems)
+    return "; ".join(against.values()) if len(against) == len(systems) else ""
 
 
 def viewer_link(image: Image | None) -> str:

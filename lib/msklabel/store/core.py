@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from json import loads
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from sqlalchemy import String, bindparam, cast, select
+from sqlalchemy import select
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging import LabelMap, same_grid
@@ -26,8 +25,9 @@ from msklabel.store.carry import NOTED, add_to_earlier
 from msklabel.store.damage import damage_of, salvage
 from msklabel.store.database import Database
 from msklabel.store.existing import import_folder
+from msklabel.store.fit import ChangedImage, changed_images, patient_of, reasons_against
 from msklabel.store.headers import check_self_contained, segment_names
-from msklabel.store.images import UNREADABLE, Grid, Images
+from msklabel.store.images import Grid, Images
 from msklabel.store.jobs import Jobs
 from msklabel.store.labels import FINAL, ORIGINAL, Labels, Submission
 from msklabel.store.leases import Leases
@@ -44,21 +44,6 @@ from msklabel.store.view import IMPORTED, View
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
-_NOTHING = "{}"
-_FACTS = (Image.id, Image.patient, Image.site, Image.modality, Image.present, Image.changed, cast(Image.info, String))
-_CHANGED = select(*_FACTS).where(Image.changed > bindparam("since_us")).order_by(Image.changed)
-
-
-@dataclass(slots=True)
-class ChangedImage:
-    """What is known of an image, empty where it is not, whether it can be read, and when that was written (µs)."""
-
-    id: str
-    patient: str
-    site: str
-    modality: str
-    present: bool
-    changed_us: int
 
 
 @dataclass(frozen=True)
@@ -241,7 +226,7 @@ class Store:
             labels=labels,
             classes=classes,
             annotated=annotated,
-            warnings=self._sides(image_id, tag, system, labels),
+            warnings=[*self._sides(image_id, tag, system, labels), *self._of_no_use(image_id, system)],
             author=_text(info.get("author") or info.get("user") or info.get("client_id")),
             origin=origin,
             base_model=_text(model_version),
@@ -294,23 +279,13 @@ class Store:
             return list(session.scalars(select(Image).where(Image.present).order_by(Image.id)))
 
     def changed_images(self, since_us: int) -> list[ChangedImage]:
-        """What is known of the images that were written after an instant, in order of that.
-
-        Read as bare columns: whole objects of ten thousand images take ten times as long.
-
-        Args:
-            since_us: µs since 1970; -1 for all.
-        """
+        """What is known of the images that were written after an instant (µs since 1970; -1 for all)."""
         self.images.glance()
-        with self._database.read() as session:
-            rows = session.execute(_CHANGED, {"since_us": since_us}).all()
-        found = []
-        for image_id, patient, site, modality, present, changed, text in rows:
-            info = {} if text == _NOTHING else loads(text)
-            patient = patient_of(image_id, patient, info)
-            site, kind = (str(value or "") for value in (info.get("site") or site, info.get("modality") or modality))
-            found.append(ChangedImage(image_id, patient, site, kind, present and UNREADABLE not in info, changed))
-        return found
+        return changed_images(self._database, since_us, self.systems)
+
+    def unfit(self, image_id: str) -> dict[str, str]:
+        """The systems that cannot use an image, as far as it is known, each with the reason."""
+        return reasons_against(self.images.get(image_id), self.systems)
 
     def setting(self, key: str, default: str) -> str:
         """A value that belongs to the whole store."""
@@ -360,17 +335,17 @@ class Store:
                 found.append("the label agrees far better with the automatic one when left and right are exchanged")
         return found
 
+    def _of_no_use(self, image_id: str, system: System) -> list[str]:
+        """That a label is kept, and that no model can learn from it, where the scan is none of its system."""
+        reason = self.unfit(image_id).get(system.name)
+        return [f"no model can learn from this label, as the scan does not fit: {reason}"] if reason else []
+
     def _proposed(self, image: Image) -> str | None:
         """System of the newest automatic label, else the one that was noted when a model was run on the image."""
         try:
             return self.labels.newest(image.id, ORIGINAL).system
         except NotFound:
             return image.info.get("system")
-
-
-def patient_of(image_id: str, patient: str | None, info: Mapping[str, Any]) -> str:
-    """The patient by what was noted, else by the file, else each image is taken for a patient of its own."""
-    return str(info.get("patient") or info.get("PatientID") or patient or image_id)
 
 
 def _placed(labels: LabelMap, scan: Grid, locate: Callable[[], Path]) -> LabelMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,7 @@ class MskDatastore(Datastore):
         labels: list[str] | None = None,
         systems: Iterable[str] | None = None,
         whole: bool = False,
+        fitting: Collection[str] = (),
     ) -> str | None:
         """Give a scan to an annotator for a time, so that nobody else gets it; activity renews the time.
 
@@ -186,9 +187,11 @@ class MskDatastore(Datastore):
             labels: See ``label_tag``.
             systems: Instead of ``labels``: names of the systems whose label counts.
             whole: Whether a scan of which some slices are labelled can be given.
+            fitting: Names of systems of which one must be able to use the scan, where any are given.
 
         Returns:
-            The first that is free or the holder's own, can be read, and was not labelled meanwhile; None if none is.
+            The first that is free or the holder's own, can be read and used, and was not labelled meanwhile; None if
+            none is.
         """
         leases = self.store.leases
         mine = self.store.labels.to_mend(holder, checked_tag(label_tag or FINAL)) if holder else set()
@@ -196,7 +199,8 @@ class MskDatastore(Datastore):
         tag, counting = self._kind(label_tag, labels)
         counting = list(systems) if systems is not None else counting
         while chosen := self._take(order, holder):
-            if self.is_readable(chosen) and not self.store.labels.is_finished(chosen, tag, counting, whole):
+            usable = self.is_readable(chosen) and (not fitting or set(fitting) - self.store.unfit(chosen).keys())
+            if usable and not self.store.labels.is_finished(chosen, tag, counting, whole):
                 return chosen
             if holder:
                 leases.release(chosen, holder)

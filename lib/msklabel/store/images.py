@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from msklabel.durable import sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import same_grid, spacing_mm
-from msklabel.imaging.channels import read_channels
+from msklabel.imaging.channels import CHANNELS_FACT, read_channels
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
@@ -32,6 +32,9 @@ from msklabel.store.source import Source, contents_of
 
 logger = logging.getLogger(__name__)
 UNREADABLE = "unreadable"  # noted about an image: why it cannot be read, as long as its file does not change
+CHANNELS = (
+    "channels"  # noted about an image: the names of its channels, or how many it has; one alone where that matters
+)
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
@@ -147,23 +150,39 @@ class Images:
                 return Grid(tuple(image.shape), np.array(image.affine))
             if UNREADABLE in image.info:
                 raise ImageError(str(image.info[UNREADABLE]))
+        return self._look(image_id, (size_bytes, mtime_ns))
+
+    def look_again(self, image_id: str) -> None:
+        """Read an image of which nothing is noted that could say why a system cannot use it.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        image = self.get(image_id)
+        if not {CHANNELS, UNREADABLE} & image.info.keys():
+            self._look(image_id, (image.size_bytes, image.mtime_ns))
+
+    def _look(self, image_id: str, file: tuple[int, int]) -> Grid:
+        """Read an image of a size and date, and note what is found."""
         path = self.path(image_id)
         try:
             scan = read_channels(path) if self._channels else read_scan(path)
         except ImageError as error:
             if _can_be_opened(path):
-                self._note_unreadable(image_id, (size_bytes, mtime_ns), str(error))
+                self._note_unreadable(image_id, file, str(error))
             raise
         if self._database.refused:
             return Grid(scan.shape, scan.affine)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
-            row.size_bytes, row.mtime_ns = size_bytes, mtime_ns
+            row.size_bytes, row.mtime_ns = file
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
             for fact in ("patient", "site", "modality"):
                 setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
             lossy = {"lossy": scan.facts["lossy"]} if scan.facts.get("lossy") else {}
-            row.info = {**_readable(row.info), **lossy}
+            found: list[str] | int = scan.facts.get(CHANNELS_FACT, "").split() or len(scan.array)
+            channels = {CHANNELS: found} if self._channels or found != 1 else {}
+            row.info = {**_unread(row.info), **lossy, **channels}
         return Grid(scan.shape, scan.affine)
 
     def unreadable(self) -> dict[str, str]:
@@ -181,11 +200,11 @@ class Images:
                 row = session.get_one(Image, image_id)
                 row.size_bytes, row.mtime_ns = file
                 row.shape = row.affine = None
-                row.info = {**row.info, UNREADABLE: reason}
+                row.info = {**_unread(row.info), UNREADABLE: reason}
 
     def merge_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is noted about an image; a key that is there is replaced."""
-        checked = checked_image_info(info)
+        checked = _unread(checked_image_info(info))
         self.get(image_id)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
@@ -219,7 +238,7 @@ class Images:
             raise UserError(f"{file.name}: expected one NIfTI, NRRD or MetaImage file (.nii.gz, .nii, .nrrd, .mha)")
         if others := [p.name for p in parts(self._studies, target_file, self._channels) if p != target]:
             raise Conflict(f"{target.name} and {others[0]} are channels of one image; upload one file of all channels")
-        info = checked_image_info(info)
+        info = _unread(checked_image_info(info))
         check_self_contained(file)
         scan = read_scan(file)
         self.refresh()
@@ -281,7 +300,7 @@ class Images:
             else:
                 if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
                     row.shape = row.affine = None
-                    row.info = _readable(row.info)
+                    row.info = _unread(row.info)
                 row.file, row.present = found.file, True
                 row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
         if new:
@@ -299,9 +318,9 @@ def _can_be_opened(path: Path) -> bool:
     return True
 
 
-def _readable(info: dict[str, Any]) -> dict[str, Any]:
-    """What is noted about an image, but not that it cannot be read."""
-    return {key: value for key, value in info.items() if key != UNREADABLE}
+def _unread(info: dict[str, Any]) -> dict[str, Any]:
+    """What is noted about an image, but not what was found by reading it and holds until its file changes."""
+    return {key: value for key, value in info.items() if key not in (UNREADABLE, CHANNELS)}
 
 
 def _count_change(session: Session) -> None:
