@@ -82,7 +82,7 @@ class Chooser:
         """Read ``model`` or ``systems`` (comma-separated), ``label_tag``, ``labels``, ``client_id`` and ``slices``.
 
         Raises:
-            NotFound: If a system is not served.
+            NotFound: If a system is not served, or no system has the labels.
         """
         text = request.get("systems") or request.get("model") or ""
         names = [name.strip() for name in str(text).split(",") if name.strip()]
@@ -91,12 +91,12 @@ class Chooser:
         if labels and not isinstance(labels, list):
             raise UserError(f"labels: expected a list of names, got {str(labels)[:100]!r}")
         having = tuple(n for n, s in self.store.systems.items() if labels and set(map(str, labels)) <= s.labels.keys())
+        if labels and not having:
+            raise NotFound(f"no system has all of the labels {', '.join(map(str, labels))[:100]}")
         counting = having if labels else systems or None
         tag = str(request.get("label_tag") or FINAL)
         served = systems or (having if labels else ()) or tuple(self.store.systems)
-        slices = whole(request, "slices", 0, lowest=0)
-        if slices > _MOST_SLICES:  # said before anybody is given a scan
-            raise UserError(f"slices: expected a whole number from 0 to {_MOST_SLICES}, got {slices}")
+        slices = whole(request, "slices", 0, lowest=0, highest=_MOST_SLICES)  # said before anybody is given a scan
         return Wanted(served, tag, counting, str(request.get("client_id") or ""), slices)
 
     def pool(self, wanted: Wanted) -> Pool:
@@ -105,11 +105,12 @@ class Chooser:
         labelled = labels.finished(wanted.tag, wanted.labelled_for, whole=wanted.slices > 0)
         again = labels.finished(wanted.tag, wanted.labelled_for) - labelled if wanted.slices else set()
         pool = self.facts.pool(wanted.systems, labelled, held, wanted.holder, again)
+        elsewhere = sum(holder != wanted.holder for holder in held.values())
         return replace(
             pool,
             having={name: self._parts.having(pool, name, wanted.tag) for name in wanted.systems},
             left={name: partial(self._left, pool, name, wanted) for name in wanted.systems if again},
-            choices=labels.submissions(wanted.tag, wanted.labelled_for) + len(held),
+            choices=labels.submissions(wanted.tag, wanted.labelled_for) + elsewhere,
         )
 
     def rank(self, strategy: str, pool: Pool, options: Mapping[str, Any]) -> Ranking:

@@ -19,6 +19,7 @@ from msklabel.choose.diversity import typicality, unit_rows
 from msklabel.choose.pool import Floats, Opinion, Vectors
 from msklabel.choose.summary import IMAGE_ONLY, from_bytes
 from msklabel.errors import UserError
+from msklabel.store.scores import NO_VERSION
 from msklabel.system import System
 
 _AT_ONCE = 100  # scans of a pool in which embeddings are compared while somebody waits, as that takes milliseconds
@@ -88,6 +89,8 @@ class Opinions:
             if row.model_version == IMAGE_ONLY:
                 self.features[row.image_id] = np.frombuffer(row.summary, np.float16)
             else:
+                if row.model_version == NO_VERSION:
+                    self.features.pop(row.image_id, None)
                 self._judged[row.image_id] = self._judgement(row)
                 self._news.add(row.image_id)
             self.last = row.id

@@ -72,7 +72,8 @@ class Pool:
         having: By system, shape (scans, labels): which labels are in the newest label map of each scan.
         left: By system, gives an array of shape (scans, labels + 1): which share of what is worth drawing is not drawn
             yet, for each label and, last, for all alike; 1 throughout where nothing is said.
-        choices: How many scans were given to annotators before; as many as are taken by default.
+        choices: How many scans were given before, to others or with a label now; as many as are taken by default. Who
+            asks again is in the same turn as before.
     """
 
     ids: Sequence[str]

@@ -81,15 +81,16 @@ def spread(weights: NDArray[np.float64], count: int, drawn: Sequence[int] = ()) 
     Args:
         weights: Worth of each slice, 0 or more.
         count: How many to choose.
-        drawn: Slices that are drawn already.
+        drawn: Slices that are drawn already; what lies beyond the scan, as after it was replaced, does not count.
 
     Returns:
         Indices, ascending.
     """
     length = len(weights)
-    count = min(count, length - len(set(drawn)))
-    near = _near(length, _reach(weights, count + len(set(drawn))), range(length))
-    covered = near[:, list(drawn)].max(axis=1, initial=0)
+    drawn = sorted({place for place in drawn if place < length})
+    count = min(count, length - len(drawn))
+    near = _near(length, _reach(weights, count + len(drawn)), range(length))
+    covered = near[:, drawn].max(axis=1, initial=0)
     chosen: list[int] = []
     for _ in range(count):
         gain = (weights[:, None] * np.maximum(near - covered[:, None], 0)).sum(axis=0)

@@ -12,7 +12,7 @@ _MOST = 10**9
 _MOST_TEXT = 80
 
 
-def whole(asked: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> int:
+def whole(asked: Mapping[str, Any], key: str, default: int, lowest: int = 1, highest: int = _MOST) -> int:
     """A whole number.
 
     Args:
@@ -20,9 +20,10 @@ def whole(asked: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> 
         key: Of the option.
         default: Where it is left out, null or empty.
         lowest: It can be.
+        highest: It can be, at most a thousand millions.
 
     Raises:
-        UserError: If it is no whole number from ``lowest`` to a thousand millions.
+        UserError: If it is no whole number from ``lowest`` to ``highest``.
     """
     value = asked.get(key)
     if value is None or value == "":
@@ -32,8 +33,8 @@ def whole(asked: Mapping[str, Any], key: str, default: int, lowest: int = 1) -> 
         number = int(value) if abs(value) <= _MOST else None
     elif isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,10}\s*", value):
         number = int(value)
-    if number is None or not lowest <= number <= _MOST:
-        raise UserError(f"{key}: expected a whole number from {lowest} to {_MOST}, got {str(value)[:_MOST_TEXT]!r}")
+    if number is None or not lowest <= number <= highest:
+        raise UserError(f"{key}: expected a whole number from {lowest} to {highest}, got {str(value)[:_MOST_TEXT]!r}")
     return number
 
 

@@ -28,6 +28,7 @@ from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
 from msklabel.store.names import checked_image_info, is_image_id
 from msklabel.store.schema import Image, Setting
+from msklabel.store.scores import forget
 from msklabel.store.source import Source, contents_of
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class Images:
             return Grid(scan.shape, scan.affine)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
-            row.size_bytes, row.mtime_ns = file
+            _take_file(session, row, file)
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
             for fact in ("patient", "site", "modality"):
                 setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
@@ -198,7 +199,7 @@ class Images:
         if not self._database.refused:
             with self._database.write(lasting=False) as session:
                 row = session.get_one(Image, image_id)
-                row.size_bytes, row.mtime_ns = file
+                _take_file(session, row, file)
                 row.shape = row.affine = None
                 row.info = {**_unread(row.info), UNREADABLE: reason}
 
@@ -298,13 +299,19 @@ class Images:
                 noted = {"info": dict(found.noted), **found.facts}
                 new.append({**facts, **noted, "mtime_ns": found.mtime_ns, "present": True})
             else:
-                if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
-                    row.shape = row.affine = None
-                    row.info = _unread(row.info)
+                _take_file(session, row, (found.size_bytes, found.mtime_ns))
                 row.file, row.present = found.file, True
-                row.size_bytes, row.mtime_ns = found.size_bytes, found.mtime_ns
         if new:
             session.execute(insert(Image), new)
+
+
+def _take_file(session: Session, row: Image, file: tuple[int, int]) -> None:
+    """Note size and date of an image's file; where it is another one, nothing that was found out of it counts."""
+    if (row.size_bytes, row.mtime_ns) != file:
+        row.size_bytes, row.mtime_ns = file
+        row.shape = row.affine = None
+        row.info = _unread(row.info)
+        forget(session, row.id)
 
 
 def _can_be_opened(path: Path) -> bool:

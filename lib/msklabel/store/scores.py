@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, delete, func, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.store.database import Database
 from msklabel.store.names import plain
 from msklabel.store.schema import Base, now
+
+NO_VERSION = ""  # of the row that says that what was known of a scan is of a file that is there no more
 
 
 class ScoreRow(Base):
@@ -80,6 +82,16 @@ class Scores:
         query = select(ScoreRow).filter_by(image_id=image_id, system=system).order_by(ScoreRow.id.desc())
         with self._database.read() as session:
             return list(session.scalars(query))
+
+
+def forget(session: Session, image_id: str) -> None:
+    """A scan's file is another one: what models said of it counts no more, for readers of newer rows, too."""
+    systems = session.scalars(select(ScoreRow.system).filter_by(image_id=image_id).distinct()).all()
+    session.execute(delete(ScoreRow).filter_by(image_id=image_id))
+    for system in systems:
+        row = ScoreRow(image_id=image_id, system=system, model_version=NO_VERSION, summary=b"")
+        row.values = {}
+        session.add(row)
 
 
 def _by_image(rows: Iterable[ScoreRow]) -> dict[str, ScoreRow]:
