@@ -290,3 +290,19 @@ def test_no_reason_tells_of_a_number_that_is_not_known(name: str) -> None:
         reasons = [ranking.reason(int(place)) for place in ranking.places]
         assert len(reasons) == 12
         assert not [reason for reason in reasons if "nan" in reason or not reason]
+
+
+def test_a_large_pool_is_typical_in_and_out_of_the_sample_alike() -> None:
+    vectors = unit_rows(np.random.default_rng(1).normal(size=(1200, 4)))
+    sample = np.random.default_rng(0).choice(np.arange(1200), 512, replace=False)
+    apart = np.linalg.norm(vectors[:, None] - vectors[sample], axis=2)
+    by_hand = [1 / np.sort(np.delete(row, np.flatnonzero(sample == i)))[:20].mean() for i, row in enumerate(apart)]
+    np.testing.assert_allclose(typicality(vectors, np.random.default_rng(0)), by_hand, rtol=2e-3)
+
+
+def test_a_double_of_any_of_many_taken_scans_is_near() -> None:
+    raw = np.random.default_rng(2).normal(size=(900, 8))
+    vectors = unit_rows(np.concatenate([raw, raw]))
+    gap = gap_to(vectors, np.arange(900))
+    assert gap.shape == (1800,) and gap.max() < 1e-3
+    assert gap_to(vectors, np.arange(900), np.arange(0)).shape == (0,)
