@@ -51,3 +51,14 @@ def test_a_label_that_mirrors_the_draft_is_kept_and_warned_of(tmp_path: Path) ->
     version = data.submit("a", write(tmp_path / "bad.nii.gz", np.flip(draft, 0)), "final", {})
     assert version.warnings == ["the label agrees far better with the automatic one when left and right are exchanged"]
     assert data.get_label_info("a", "final")["warnings"] == version.warnings
+
+
+def test_a_draft_of_the_scan_that_was_there_before_is_no_obstacle(tmp_path: Path) -> None:
+    scan(tmp_path / "s" / "a.nii.gz")
+    data = store(tmp_path / "s")
+    data.submit("a", write(tmp_path / "l.nii.gz", blocks(1)), "original", {})
+    shape = (5, 6, 7)
+    write(tmp_path / "s" / "a.nii.gz", np.zeros(shape, np.int16))
+    data.refresh()
+    kept = data.submit("a", write(tmp_path / "l.nii.gz", np.ones(shape, np.uint8)), "final", {})
+    assert kept.warnings == []

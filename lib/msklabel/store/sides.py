@@ -38,9 +38,11 @@ def looks_mirrored(array: NDArray, reference: NDArray, affine: Affine) -> bool:
 
     Args:
         array: The label's indices, shape (X, Y, Z).
-        reference: Indices of the other, of the same shape.
+        reference: Indices of the other; one of another shape, as of a scan that was replaced since, tells nothing.
         affine: Voxel index to RAS mm.
     """
+    if array.shape != reference.shape:
+        return False
     axis = int(np.argmax(np.abs(affine[0, :3])))
     as_it_is, mirrored = (_agreement(side, reference) for side in (array, np.flip(array, axis)))
     return mirrored >= _AGREES and mirrored > as_it_is + _BETTER
