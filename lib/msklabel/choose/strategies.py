@@ -136,7 +136,8 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     Of three scans one goes to the label that the fewest labelled scans have, one to the labels in turn and one to the
     mean over all labels. What is worth drawing in a scan counts as far as it is not drawn yet. The order follows
     log(score) + Gumbel noise / beta, beta rising from 10 to 100 over the rounds (after ClaSP PE, arXiv 2601.13677),
-    which is a draw in proportion to score ** beta.
+    which is a draw in proportion to score ** beta. Systems take turns; scans that are none of the system in turn come
+    behind.
     """
     judging = sorted(name for name, opinion in pool.opinions.items() if bool(opinion.scored[pool.open].any()))
     if not judging:
@@ -154,10 +155,17 @@ def auto(pool: Pool, options: Mapping[str, Any], rng: np.random.Generator) -> Ra
     judged = pool.candidates[~np.isnan(score[pool.candidates])]
     competing = pool.open & (left > 0)  # a scan of which slices are drawn does so by what is left
     others = replace(pool, taken=pool.taken & ~competing)
-    order = sites_in_turn(others, _with_unjudged(others, by_score(noisy, judged), options, rng))
+    fits = pool.fits.get(system, np.ones(len(pool), bool))
+    own = replace(others, open=pool.open & fits)
+    order = sites_in_turn(own, _with_unjudged(own, by_score(noisy, judged), options, rng))
+    foreign = replace(others, open=pool.open & ~fits)  # of other systems, whose turns are others
+    if foreign.open.any():
+        order = np.concatenate([order, uncertain(foreign, options, rng).places])
     what = f"doubt about {opinion.labels[label]}" if label is not None else "mean entropy over the labels"
 
     def reason(i: int) -> str:
+        if not fits[i]:
+            return f"for another system than {system}, whose turn it is"
         if np.isnan(score[i]):
             return "not judged yet"
         if left[i] == 0:
