@@ -84,29 +84,37 @@ class Rescore:
             For each system how many scans were scored, could not be, and are left.
 
         Raises:
-            UserError: If an option is wrong.
+            UserError: If an option is wrong, or no scan could be reached.
         """
         limit = whole(request, "limit", 10**9)
         report = {}
+        away: list[UserError] = []
         for name in self.chooser.wanted(request).systems:
             serving = None if request.get("images_only") else self.versions.serving(name)
-            report[name] = self._system(name, serving, limit)
+            report[name] = self._system(name, serving, limit, away)
+        if away and not any(said["scored"] or said["failed"] for said in report.values()):
+            raise away[-1]
         return report
 
-    def _system(self, name: str, serving: str | None, limit: int) -> dict[str, Any]:
+    def _system(self, name: str, serving: str | None, limit: int, away: list[UserError]) -> dict[str, Any]:
+        """Score the scans of one system; ``away`` takes why scans could not be reached."""
         system = self.store.systems[name]
         due = self.due(name, serving)
         if not due[:limit]:
             return {"version": serving, "scored": 0, "failed": 0, "left": len(due)}
         judge = self._judge(system, serving)
         read = one_ahead(lambda image_id: self._read(system, image_id), due[:limit])
-        started, failed = time.monotonic(), 0
+        started, scored, failed = time.monotonic(), 0, 0
         for done, (image_id, scan) in enumerate(zip(due[:limit], read, strict=True), 1):
             self.wait()
             try:
                 summary, values = judge(scan.result())
+                scored += 1
             except UserError as error:
                 logger.warning("%s: %s", image_id, error)
+                if error.status >= 500 or not self.store.images.can_be_opened(image_id):
+                    away.append(error)  # and judged when it is there again
+                    continue
                 summary, values = b"", {"unreadable": 1.0}
                 failed += 1
                 with suppress(UserError):  # it is noted, or was said already
@@ -114,8 +122,7 @@ class Rescore:
             self.store.scores.put(image_id, name, serving or IMAGE_ONLY, summary, values)
             mean_s = (time.monotonic() - started) / done
             logger.info("%s: %d of %d scans scored, %.1f s each", name, done, min(limit, len(due)), mean_s)
-        scored = min(limit, len(due))
-        return {"version": serving, "scored": scored - failed, "failed": failed, "left": len(due) - scored}
+        return {"version": serving, "scored": scored, "failed": failed, "left": len(due) - scored - failed}
 
     def _read(self, system: System, image_id: str) -> Scan:
         self.store.images.grid(image_id)  # noted as readable, so that who is given the scan need not wait for that

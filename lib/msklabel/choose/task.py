@@ -12,12 +12,19 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from msklabel.choose.chooser import Chooser, ServingVersions
+from msklabel.choose.chooser import Chooser, ServingVersions, Wanted
+from msklabel.choose.pool import Pool
+from msklabel.choose.strategies import Ranking
 from msklabel.errors import UserError
+from msklabel.imaging.geometry import closest_axes
 from msklabel.imaging.read import read_labels
-from msklabel.predict.engine import dice
+from msklabel.learn.annotation import known_labels
+from msklabel.learn.evaluate import label_dice
+from msklabel.store.annotation import annotated_of
 from msklabel.store.core import Store
 from msklabel.store.datastore import MskDatastore
+from msklabel.store.names import checked_tag
+from msklabel.store.schema import LabelVersion
 
 if TYPE_CHECKING:
     from msklabel.choose.rescore import WeightStore
@@ -90,12 +97,19 @@ class RankedStrategy(Strategy):
         )
         if chosen is None:
             return None
-        answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(pool.ids.index(chosen))}
+        answer: dict[str, Any] = {"id": chosen, "reason": ranking.reason(pool.place[chosen])}
         if some:
-            only = wanted.systems[0] if len(wanted.systems) == 1 else None
-            plan = chooser.slices(chosen, wanted.slices, ranking.system or only, ranking.label)
+            plan = chooser.slices(chosen, wanted.slices, *_turn_of(chosen, pool, ranking, wanted))
             answer["slices"] = {"axis": plan.axis, "indices": list(plan.indices), "reason": plan.reason}
         return answer
+
+
+def _turn_of(image_id: str, pool: Pool, ranking: Ranking, wanted: Wanted) -> tuple[str | None, str | None]:
+    """The system and the label for which slices of a scan are asked for; a scan may be none of the system in turn."""
+    if ranking.system and pool.fits[ranking.system][pool.place[image_id]]:
+        return ranking.system, ranking.label
+    fitting = [name for name in wanted.systems if pool.fits[name][pool.place[image_id]]]
+    return (fitting[0] if len(fitting) == 1 else None), None
 
 
 class Choosers:
@@ -127,7 +141,8 @@ def strategies(choosers: Callable[[Store], Chooser] | None = None) -> dict[str, 
 class DiceScoring(ScoringMethod):
     """Dice of the automatic label against the final one of each scan, stored with the scan.
 
-    The mean is over the labels that either has, so the value does not depend on label indices or on the background.
+    The mean is over the labels that either has, where the final label speaks of the scan. Both are of one system; of a
+    scan that several systems have labelled, over the labels of all.
     """
 
     def __init__(self) -> None:
@@ -138,23 +153,36 @@ class DiceScoring(ScoringMethod):
 
         Returns:
             Mean Dice for each scan.
+
+        Raises:
+            UserError: If the datastore does not know whose labels are whose.
         """
-        truth_tag = request.get("y") or DefaultLabelTag.FINAL.value
-        predicted_tag = request.get("y_pred") or DefaultLabelTag.ORIGINAL.value
-        scores: dict[str, float] = {}
-        for image in sorted(datastore.get_labeled_images(truth_tag)):
-            tags = datastore.get_labels_by_image_id(image)
-            if predicted_tag not in tags:
-                continue
-            truth, predicted = (
-                read_labels(datastore.get_label_uri(tags[tag], tag)).array for tag in (truth_tag, predicted_tag)
-            )
-            indices = np.union1d(np.unique(truth), np.unique(predicted))
-            each = [dice(predicted, truth, int(i)) for i in indices if i]
-            if each:
-                scores[image] = round(float(np.mean(each)), 4)
-                datastore.update_image_info(image, {"scores": {"dice": scores[image]}})
+        if not isinstance(datastore, MskDatastore):
+            raise UserError("this datastore does not say of which system its labels are")
+        store = datastore.store
+        truth_tag = checked_tag(request.get("y") or DefaultLabelTag.FINAL.value)
+        predicted_tag = checked_tag(request.get("y_pred") or DefaultLabelTag.ORIGINAL.value)
+        labelled = set(datastore.get_labeled_images(truth_tag))
+        automatic = {(one.image_id, one.system): one for one in store.labels.newest_of_each(predicted_tag)}
+        each: dict[str, list[float]] = {}
+        for version in store.labels.newest_of_each(truth_tag):
+            predicted = automatic.get((version.image_id, version.system))
+            if predicted and version.image_id in labelled and version.system in store.systems:
+                each.setdefault(version.image_id, []).extend(_dices(store, version, predicted))
+        scores = {image: round(float(np.mean(dices)), 4) for image, dices in each.items() if dices}
+        for image, score in scores.items():
+            datastore.update_image_info(image, {"scores": {"dice": score}})
         return scores
+
+
+def _dices(store: Store, version: LabelVersion, predicted: LabelVersion) -> list[float]:
+    """Dice of each label that a version or the automatic one has; nothing where they are of other sizes."""
+    system, annotated = store.systems[version.system], annotated_of(version)
+    truth, drawn = (read_labels(store.labels.file(one)) for one in (version, predicted))
+    if truth.array.shape != drawn.array.shape:
+        return []
+    known = known_labels(system, truth.array, annotated, closest_axes(truth.affine)[0][2])
+    return [dice for dice in label_dice(system, drawn.array, known, annotated).values() if not np.isnan(dice)]
 
 
 class SummaryScoring(ScoringMethod):

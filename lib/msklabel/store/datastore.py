@@ -105,6 +105,8 @@ class MskDatastore(Datastore):
         """Whether the image can be read; the first time it is, later its file's size and date are looked at."""
         try:
             self.store.images.grid(image_id)
+            if self.store.source.takes_uploads:  # a PACS is asked for it later, where somebody wants it
+                self.store.images.path(image_id)
         except ImageError:  # the log has it once
             return False
         except UserError as error:

@@ -163,6 +163,13 @@ class Images:
         if not {CHANNELS, UNREADABLE} & image.info.keys():
             self._look(image_id, (image.size_bytes, image.mtime_ns))
 
+    def can_be_opened(self, image_id: str) -> bool:
+        """Whether what is wrong with an image is in its files, and not that they are away or may not be read."""
+        try:
+            return _can_be_opened(self.path(image_id))
+        except UserError:
+            return False
+
     def _look(self, image_id: str, file: tuple[int, int]) -> Grid:
         """Read an image of a size and date, and note what is found."""
         path = self.path(image_id)
