@@ -159,3 +159,12 @@ def test_scans_that_come_and_go_keep_their_embeddings_meanwhile(held: threading.
     now = opinions.of(["a new one", *ids[1:]], "v1", 1)
     assert np.array_equal(now.embedding[1:], before.embedding[1:])
     assert np.isnan(now.embedding[0]).all() and not now.scored[0]
+
+
+def test_a_scan_whose_description_is_no_number_keeps_nobody_from_a_next_one() -> None:
+    rows = [looked_at(number, name) for number, name in enumerate(names(6), 1)]
+    rows[2].summary = np.full(6, np.inf, np.float16).tobytes()
+    opinions = Opinions(SYSTEM)
+    opinions.read(rows)
+    now = opinions.of(names(6), None, 0)
+    assert np.isnan(now.typicality).tolist() == [number == 2 for number in range(6)]

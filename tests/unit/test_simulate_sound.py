@@ -138,6 +138,19 @@ def test_a_share_of_wins_is_of_the_comparisons_that_were_made() -> None:
     assert matrix.loc["auto", "random"] == matrix.loc["auto", "strided"] == 1
 
 
+def test_a_strategy_of_few_seeds_takes_none_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = points("toy", STRATEGIES)
+    few = table[(table.strategy != "predictive_entropy") | (table.seed < 1)]
+    compared = comparisons(few)
+    full = comparisons(table[table.strategy != "predictive_entropy"])
+    both = compared.merge(full, on=["system", "round", "a", "b"])
+    assert len(both) == len(full) and np.allclose(both.p_x, both.p_y) and (both.p_x < 1).any()
+    monkeypatch.setattr(command, "console", Console(file=io.StringIO()))
+    monkeypatch.setattr("msklabel.choose.simulate.statistics.read_points", lambda _: few)
+    command.report(tmp_path, 1)
+    assert set(pd.read_csv(tmp_path / "strategies.csv").seeds) == {1}
+
+
 def test_names_of_strategies_are_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(command, "console", Console(file=screen, width=80))
@@ -149,3 +162,9 @@ def test_names_of_strategies_are_not_cut_off(tmp_path: Path, monkeypatch: pytest
     assert "…" not in shown and max(map(len, shown.splitlines())) <= 80
     for whole in (*STRATEGIES, "hip_abductor_mr", "minutes", "139"):
         assert whole in shown
+
+
+def test_results_go_into_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be a folder for results"):
+        command.simulate(tmp_path / "file")

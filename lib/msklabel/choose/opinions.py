@@ -87,7 +87,8 @@ class Opinions:
         """Take note of newer scores."""
         for row in rows:
             if row.model_version == IMAGE_ONLY:
-                self.features[row.image_id] = np.frombuffer(row.summary, np.float16)
+                features = np.frombuffer(row.summary, np.float16)
+                self.features[row.image_id] = features if np.isfinite(features).all() else features[:0]
             else:
                 if row.model_version == NO_VERSION:
                     self.features.pop(row.image_id, None)

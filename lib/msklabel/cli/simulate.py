@@ -52,7 +52,10 @@ def simulate(
     if unknown:
         raise UserError(f"there is no strategy {unknown[0]!r} to simulate; strategies: {', '.join(QUERIES)}")
     systems = load_catalogue(configs, system, profile)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be a folder for results ({error.strerror})") from error
     files = {name: prepared_cases(known, out, pool, patients) for name, known in systems.items()}
     cells = [Cell(name, one, seed) for seed in range(seeds) for name in systems for one in [*strategies, FULL]]
     setting = Setting(rounds, scans, per_scan, steps)
@@ -74,6 +77,7 @@ def report(out: Path, seeds: int) -> None:
     )
 
     points = read_points(out / "cells")
+    points = points[points.seed < seeds]  # of more seeds, played before, there may be some strategies only
     table, compared = summary_table(points), comparisons(points)
     points.to_csv(out / "points.csv", index=False)
     table.to_csv(out / "strategies.csv", index=False)

@@ -65,16 +65,16 @@ def summary_table(points: pd.DataFrame, full: str = "full") -> pd.DataFrame:
 
 
 def comparisons(points: pd.DataFrame, full: str = "full") -> pd.DataFrame:
-    """Paired t-tests across seeds of each pair of strategies at each budget after the start.
+    """Paired t-tests across the seeds that both have, of each pair of strategies at each budget after the start.
 
     P values are corrected by Holm within each system and budget; ``wins`` names who is better, empty if nobody is.
     """
     rows: list[dict[str, Any]] = []
     some = points[(points.strategy != full) & (points["round"] > 0)]
     for (system, number), group in some.groupby(["system", "round"]):
-        table = group.pivot(index="seed", columns="strategy", values="dice").dropna()
+        table = group.pivot(index="seed", columns="strategy", values="dice")
         pairs = itertools.combinations(table.columns, 2)
-        tests = [(a, b, *_paired(table[a].to_numpy(), table[b].to_numpy())) for a, b in pairs]
+        tests = [(a, b, *_paired(*table[[a, b]].dropna().to_numpy().T)) for a, b in pairs]
         if not tests:
             continue
         corrected = multipletests([p for *_, p in tests], ALPHA, "holm")[1]
