@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msklabel.choose.slices import plan_slices, plan_strided, slice_weights, spread, strided
+from msklabel.choose.slices import native_weights, plan_slices, plan_strided, slice_weights, spread, strided
 from msklabel.choose.summary import Slices, Summary
 
 
@@ -86,3 +86,25 @@ def test_strided_by_hand() -> None:
 
 def test_a_broken_judgement_is_not_followed() -> None:
     assert plan_slices(summary(finite=False), 4).reason == "strided"
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize(
+    ("native", "working", "start", "entries", "step", "first", "last"),
+    [
+        (100, 20, 0, 20, 1, 0, 99),  # thin slices: those at the ends of an entry, too
+        (400, 80, 0, 16, 5, 0, 399),
+        (10, 50, 10, 30, 1, 2, 7),  # thick ones: none beyond the crop
+        (12, 12, 3, 4, 1, 3, 6),
+        (3, 30, 13, 2, 1, 1, 1),  # a crop thinner than a slice lies in one
+    ],
+)
+def test_slices_of_the_crop_are_worth_drawing_and_no_others(
+    native: int, working: int, start: int, entries: int, step: int, first: int, last: int, flipped: bool
+) -> None:
+    where = Slices(axis=2, flipped=flipped, native=native, working=working, start=start, step=step)
+    all_over = np.ones((2, entries))
+    [weights] = native_weights(summary(entries, slices=where, area_cm2=all_over, uncertain_cm2=all_over), [None])
+    worth = np.flatnonzero(weights > 0)
+    expected = np.arange(first, last + 1)
+    np.testing.assert_array_equal(worth, np.sort(native - 1 - expected) if flipped else expected)

@@ -120,14 +120,15 @@ def plan_slices(summary: Summary, count: int, drawn: Sequence[int] = (), label: 
 def native_weights(summary: Summary, labels: Sequence[int | None]) -> NDArray[np.float64]:
     """:func:`slice_weights` of each slice of the scan as stored, shape (len(labels), slices), each row summing to 1.
 
+    A slice that the working crop does not reach, as there is no body in it, is worth nothing.
+
     Args:
         summary: Of a prediction.
         labels: For each row the label that counts, None for all alike.
     """
     where, entries = summary.slices, summary.area_cm2.shape[1]
     places = np.arange(where.native)
-    low, high = sorted(where.to_native(np.array([0, entries - 1])).tolist())
-    inside = (places >= low - where.step) & (places <= high + where.step)
+    inside = where.inside(places, entries)
     entry = where.to_entry(places, entries)
     weights = np.stack([slice_weights(summary, label)[entry] * inside for label in labels])
     scaled: NDArray[np.float64] = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)

@@ -49,10 +49,20 @@ class Slices:
 
     def to_entry(self, native: NDArray[np.intp], entries: int) -> NDArray[np.intp]:
         """Entries of a profile nearest to slices of the scan."""
+        return np.clip(self._at(native).astype(int), 0, entries - 1)
+
+    def inside(self, native: NDArray[np.intp], entries: int) -> NDArray[np.bool_]:
+        """Whether the middle of each slice of the scan is within a profile, or that of an entry within the slice."""
+        at = self._at(native)
+        met: NDArray[np.bool_] = np.isin(native, self.to_native(np.arange(entries)))
+        return met | ((at >= 0) & (at < entries))
+
+    def _at(self, native: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Where the middles of slices of the scan lie along a profile; 0.5 is the middle of its first entry."""
         index = np.asarray(native)
         index = self.native - 1 - index if self.flipped else index
         working = (index + 0.5) * self.working / self.native
-        return np.clip(((working - self.start) / self.step).astype(int), 0, entries - 1)
+        return (working - self.start) / self.step
 
 
 @dataclass(frozen=True)
