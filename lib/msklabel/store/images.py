@@ -33,9 +33,7 @@ from msklabel.store.source import Source, contents_of
 
 logger = logging.getLogger(__name__)
 UNREADABLE = "unreadable"  # noted about an image: why it cannot be read, as long as its file does not change
-CHANNELS = (
-    "channels"  # noted about an image: the names of its channels, or how many it has; one alone where that matters
-)
+CHANNELS = "channels"  # likewise: the names of its channels, or how many it has; one alone only where that matters
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
