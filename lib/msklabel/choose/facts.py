@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _IMAGES_S = 300.0  # the table of images is read again at least this often
 _OVERLAP_US = 30_000_000  # longer than from a row's time stamp to its commit, and than a reader's view is old
 _READ = 200  # scores read at once
+_MANY = 200  # images that came at a time, after which those that are known already are not read again
 _Known = tuple[str, str, frozenset[str]]  # patient and site of a scan that is there, and the systems it is not for
 
 
@@ -28,6 +29,9 @@ class Source(Protocol):
 
     def images_since(self, instant: int) -> Sequence[ChangedImage]:
         """The scans that came, went or changed after an instant (µs), in order of that."""
+
+    def changes_between(self, first: int, last: int) -> tuple[int, int]:
+        """How many scans did last after one instant and until another, and the sum of the times since the first."""
 
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[Score]:
         """Scores that came after one, oldest first."""
@@ -51,6 +55,8 @@ class Facts:
         self._lock = threading.Lock()
         self._images: Pool | None = None
         self._known: dict[str, _Known] = {}
+        self._stamps: dict[str, int] = {}
+        self._many = False
         self._newest_us = 0
         self._since_us = -1
         self._read_s = 0.0
@@ -108,7 +114,9 @@ class Facts:
     def _current_images(self) -> Pool:
         before = None if time.monotonic() - self._read_s > _IMAGES_S else self._images
         settled_us = time.time_ns() // 1000 - _OVERLAP_US  # what is older can be read now
-        news = self.source.images_since(-1 if before is None else self._since_us)
+        news = self.source.images_since(-1) if before is None else self._news()
+        self._many = self._many or len(news) > _MANY
+        self._stamps |= {image.id: image.changed_us for image in news}
         self._newest_us = max([self._newest_us, *(image.changed_us for image in news)])
         self._since_us = min(self._newest_us, settled_us)
         if before is None:
@@ -119,6 +127,21 @@ class Facts:
         self._known = {image_id: facts for image_id, facts in {**self._known, **fresh}.items() if facts}
         self._images = _table(self._known, self.systems)
         return self._images
+
+    def _news(self) -> Sequence[ChangedImage]:
+        """What changed since it was read, or so shortly before that it may have been written afterwards.
+
+        After thousands came at once the latter are counted first: if they are those that are known, none is read.
+        """
+        if not self._many:
+            return self.source.images_since(self._since_us)
+        news = self.source.images_since(self._newest_us)
+        newer = {image.id for image in news}
+        known = [us - self._since_us for name, us in self._stamps.items() if us > self._since_us and name not in newer]
+        self._many = len(known) > _MANY
+        if self.source.changes_between(self._since_us, self._newest_us) == (len(known), sum(known)):
+            return news
+        return self.source.images_since(self._since_us)
 
     def _opinion(self, name: str, images: Pool) -> Opinion:
         opinions = self._opinions[name]

@@ -23,6 +23,10 @@ class StoreSource:
         """What is known of the scans that came, went or changed after an instant."""
         return self.store.changed_images(instant)
 
+    def changes_between(self, first: int, last: int) -> tuple[int, int]:
+        """How many scans did last after one instant and until another, and the sum of the times since the first."""
+        return self.store.images.changes_between(first, last)
+
     def scores_since(self, system: str, row_id: int, most: int) -> Sequence[ScoreRow]:
         """Scores that came after one, oldest first."""
         return self.store.scores.since(system, row_id, most)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import String, cast, insert, select
+from sqlalchemy import String, cast, func, insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.durable import sha256_of
@@ -123,6 +123,13 @@ class Images:
                 query = select(Image.id).where(Image.present).order_by(Image.id)
                 self._ids = changes, list(session.scalars(query))
             return list(self._ids[1])
+
+    def changes_between(self, first_us: int, last_us: int) -> tuple[int, int]:
+        """How many images were written last after one instant and until another, and the sum of the times since."""
+        query = select(func.count(Image.id), func.coalesce(func.sum(Image.changed - first_us), 0))
+        with self._database.read() as session:
+            row = session.execute(query.where(Image.changed > first_us, Image.changed <= last_us)).one()
+        return int(row[0]), int(row[1])
 
     def path(self, image_id: str) -> Path:
         """Absolute path of the file, of the first of several that are its channels, or of the folder of the series.
