@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import store_samples
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from store_samples import ABDUCTORS, TISSUES, blocks, read, scan, store, write
+from store_samples import ABDUCTORS, SHAPE, TISSUES, blocks, read, scan, store, write
 
 from msklabel.errors import Conflict, NotFound
 from msklabel.store.datastore import MskDatastore
@@ -239,3 +240,14 @@ def test_two_processes_lose_nothing(studies: Path, tmp_path: Path, any_database:
     np.testing.assert_array_equal(
         read(studies / "labels" / "final" / "siteA" / "scan1.nii.gz"), read(data.store.labels.file(history[-1]))
     )
+
+
+def test_a_label_of_a_single_slice_is_as_thick_as_its_scan(tmp_path: Path) -> None:
+    """A viewer that knows no Slice Thickness draws on a slice of 1 mm."""
+    flat = np.zeros((*SHAPE[:2], 1), np.uint8)
+    write(tmp_path / "studies" / "scan1.nii.gz", flat.astype(np.int16), (1.0, 1.5, 3.0))
+    flat[1:4, 1:3] = 1
+    data = store(tmp_path / "studies")
+    version = data.submit("scan1", write(tmp_path / "label.nii.gz", flat, (1.0, 1.5, 1.0)), "final", {})
+    kept = sitk.ReadImage(str(data.store.labels.file(version)))
+    np.testing.assert_allclose(kept.GetSpacing(), (1.0, 1.5, 3.0))

@@ -352,14 +352,15 @@ def _placed(labels: LabelMap, scan: Grid, locate: Callable[[], Path]) -> LabelMa
     """The label on the grid of its scan.
 
     On a radiograph whose pixel size is noted beside it, or corrected for magnification, viewers draw in a grid of
-    another pixel size; a label that lies exactly there lies on the scan, pixel by pixel.
+    another pixel size; a label that lies exactly there lies on the scan, pixel by pixel. Nor do all know how thick a
+    single slice is.
 
     Raises:
         UserError: If it does not lie on the voxels of its scan.
     """
     got = Grid(labels.array.shape, labels.affine)
     if same_grid(got.shape, got.affine, scan.shape, scan.affine):
-        return labels
+        return labels if scan.shape[2] > 1 else LabelMap(labels.array, scan.affine)
     seen = viewer_affine(locate()) if scan.shape[2] == 1 else None
     if seen is not None and same_grid(got.shape, got.affine, scan.shape, seen):
         return LabelMap(labels.array, scan.affine)
