@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from store_samples import SHAPE, blocks, scan, store, write
-from test_choosing import TOY, label, publish
-from test_choosing_changes import judged, studies  # noqa: F401
+from test_choosing import TOY, label
 from test_preprocess import make_system
 from test_strategies import make_pool, opinion
 
 from msklabel.choose.pool import Pool
 from msklabel.choose.strategies import STRATEGIES
-from msklabel.choose.task import DiceScoring, SummaryScoring, _turn_of
-from msklabel.errors import Unreachable
+from msklabel.choose.task import DiceScoring
 from msklabel.store.datastore import MskDatastore
 
 OTHER = make_system(name="other")
@@ -38,47 +35,6 @@ def test_in_the_turn_of_a_system_its_scans_come_first() -> None:
         assert set(order[: len(own)]) == own and sorted(order) == list(range(12))
         assert "for another system than" in ranking.reason(order[-1])
         assert "for another system than" not in ranking.reason(order[0])
-
-
-def test_slices_are_asked_for_the_system_whose_scan_it_is(studies: Path) -> None:  # noqa: F811
-    data, choosers = judged(studies)
-    chooser = choosers(data.store)
-    wanted = chooser.wanted({"systems": "toy"})
-    pool = chooser.pool(wanted)
-    ranking = chooser.rank("auto", pool, {"seed": 0})
-    assert _turn_of("s0", pool, ranking, wanted) == ("toy", ranking.label)
-    pool.fits["toy"][:] = False
-    assert _turn_of("s0", pool, ranking, wanted) == (None, None)
-
-
-def test_a_scan_that_was_deleted_a_moment_ago_is_not_given(studies: Path) -> None:  # noqa: F811
-    data = store(studies, TOY)
-    assert data.take_next(["s0"], "a") == "s0"
-    data.store.leases.release("s0", "a")
-    (studies / "s0.nii").unlink()
-    assert data.take_next(["s0", "s1"], "a") == "s1"
-    assert data.store.leases.held() == {"s1": "a"}
-
-
-def test_scans_that_are_away_are_judged_when_they_are_there_again(
-    studies: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data, choosers = judged(studies)
-    scoring = SummaryScoring(choosers, publish(data.store.state))
-    path = data.store.images.path
-
-    def away(image_id: str) -> Path:
-        raise Unreachable("the PACS does not answer")
-
-    monkeypatch.setattr(data.store.images, "path", away)
-    with pytest.raises(Unreachable):
-        scoring({}, data)
-    assert choosers(data.store).progress()["toy"]["fresh"] == 0
-    monkeypatch.setattr(data.store.images, "path", lambda name: away(name) if name == "s2" else path(name))
-    assert {**scoring({}, data)["toy"], "version": ""} == {"version": "", "scored": 4, "failed": 0, "left": 1}
-    monkeypatch.setattr(data.store.images, "path", path)
-    assert {**scoring({}, data)["toy"], "version": ""} == {"version": "", "scored": 1, "failed": 0, "left": 0}
 
 
 def dices(data: MskDatastore) -> dict[str, float]:

@@ -6,10 +6,12 @@ import errno
 import io
 import sqlite3
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from msklabel import cli
 from msklabel.catalogue import load_catalogue
@@ -139,3 +141,14 @@ def test_a_draft_says_how_large_its_labels_are(monkeypatch: pytest.MonkeyPatch, 
     words = screen.getvalue()
     assert size.split(")")[0] in words
     assert f" {size.split()[-1]} " in next(line for line in words.splitlines() if next(iter(loaded.labels)) in line)
+
+
+@pytest.mark.parametrize("given", [("thigh_ct,thigh_dixon",), ("thigh_ct", "thigh_dixon")])
+def test_systems_to_serve_are_named_at_once_or_one_by_one(
+    given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Mock()
+    monkeypatch.setattr("msklabel.serve.run.serve", asked)
+    words = [word for name in given for word in ("--models", name)]
+    CliRunner().invoke(cli.app, ["serve", "--studies", "scans", *words], catch_exceptions=False)
+    assert asked.call_args.args[2] == {"models": "thigh_ct,thigh_dixon"}

@@ -143,3 +143,15 @@ def test_how_many_were_submitted_counts_those_that_were_removed(data: MskDatasto
     assert counted == [1, 2, 3]
     assert data.store.labels.submissions("final", [TISSUES.name]) == 3
     assert data.store.labels.submissions("final", [ABDUCTORS.name]) == data.store.labels.submissions("original") == 0
+
+
+def test_who_sees_an_older_state_has_nothing_counted_twice(data: MskDatastore, tmp_path: Path) -> None:
+    label = write(tmp_path / "label.nii.gz", blocks(1))
+    labels = data.store.labels
+    assert labels.submissions("final") == 0
+    with data.store.one_view():
+        assert data.store.leases.held() == {}
+        elsewhere(lambda: data.submit("scan1", label, "final", {}))
+        elsewhere(lambda: labels.submissions("final"))
+        labels.submissions("final")
+    assert labels.submissions("final") == 1 and labels.finished("final") == {"scan1"}

@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.telemetry.utils import is_telemetry_disabled
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from msklabel.errors import UserError
 from msklabel.learn.progress import Progress
 from msklabel.learn.tracking import trackers
 from msklabel.learn.trainer import Report
@@ -38,61 +40,45 @@ def test_clients_see_epochs_the_best_metric_and_the_time_left(tmp_path: Path) ->
     assert stats["seconds_left"] == pytest.approx(20.0)
 
 
-class Store:
-    """What is asked of an MLflow store."""
-
-    def __init__(self, tracking_uri: str) -> None:
-        self.runs: list[dict[str, Any]] = []
-
-    def get_experiment_by_name(self, name: str) -> None:
-        return None
-
-    def create_experiment(self, name: str) -> str:
-        return name
-
-    def create_run(self, experiment: str, start_time: int) -> Any:
-        self.runs.append({"experiment": experiment, "params": {}, "loss": [], "tags": {}, "status": "RUNNING"})
-        return SimpleNamespace(info=SimpleNamespace(run_id=str(len(self.runs))))
-
-    def log_param(self, run: str, key: str, value: str) -> None:
-        self.runs[int(run) - 1]["params"][key] = value
-
-    def log_metric(self, run: str, key: str, value: float, step: int) -> None:
-        if key == "loss_fold0":
-            self.runs[int(run) - 1]["loss"].append((step, value))
-
-    def set_tag(self, run: str, key: str, value: str) -> None:
-        self.runs[int(run) - 1]["tags"][key] = value
-
-    def set_terminated(self, run: str, status: str) -> None:
-        self.runs[int(run) - 1]["status"] = status
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of an MLflow store."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Stands for MLflow, which need not be installed."""
-    kept = Store("")
-    mlflow, exceptions = ModuleType("mlflow"), ModuleType("mlflow.exceptions")
-    mlflow.MlflowClient = lambda tracking_uri: kept  # type: ignore[attr-defined]
-    exceptions.MlflowException = RuntimeError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
-    return kept
+def runs(store: str, system: str) -> list[Run]:
+    """The runs of a system's trainings, oldest first."""
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(f"msklabel/{system}")
+    return client.search_runs([experiment.experiment_id], order_by=["start_time"]) if experiment else []
 
 
-def test_mlflow_gets_a_run_with_parameters_curves_and_what_became_of_it(tmp_path: Path, store: Store) -> None:
+def test_mlflow_gets_a_run_with_parameters_curves_and_what_became_of_it(tmp_path: Path, store: str) -> None:
     for facts in ({"version": "0001"}, {}):
-        tracker = trackers(tmp_path, "http://mlflow", "toy", {"epochs": 4})[1]
+        tracker = trackers(tmp_path, store, "toy", {"epochs": 4})[1]
         for report in REPORTS:
             tracker.epoch(0, report)
         tracker.close(facts)
-    first, second = store.runs
-    assert first["experiment"] == "msklabel/toy" and first["params"] == {"epochs": "4"}
-    assert first["loss"] == [(1, 0.9), (2, 0.5)] and first["tags"] == {"version": "0001"}
-    assert (first["status"], second["status"]) == ("FINISHED", "KILLED")
+    first, second = runs(store, "toy")
+    assert first.data.params == {"epochs": "4"} and first.data.tags["version"] == "0001"
+    losses = MlflowClient(store).get_metric_history(first.info.run_id, "loss_fold0")
+    assert [(one.step, one.value) for one in losses] == [(1, 0.9), (2, 0.5)]
+    assert (first.info.status, second.info.status) == ("FINISHED", "KILLED")
+    assert first.info.start_time < first.info.end_time
+    assert is_telemetry_disabled()
 
 
-def test_a_training_that_ends_before_its_first_epoch_leaves_no_run(tmp_path: Path, store: Store) -> None:
-    for tracker in trackers(tmp_path, "http://mlflow", "toy", {"epochs": 4}):
+def test_a_training_that_ends_before_its_first_epoch_leaves_no_run(tmp_path: Path, store: str) -> None:
+    for tracker in trackers(tmp_path, store, "early", {"epochs": 4}):
         tracker.close({})
-    assert not list(tmp_path.iterdir()) and not store.runs
+    assert not list(tmp_path.iterdir()) and runs(store, "early") == []
+
+
+def test_a_store_that_cannot_be_used_and_a_missing_mlflow_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="the MLflow store nowhere://x cannot be used"):
+        trackers(tmp_path, "nowhere://x", "toy", {})
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UserError, match="MLflow is asked for but not installed: pip install mlflow-skinny"):
+        trackers(tmp_path, "nowhere://x", "toy", {})

@@ -104,10 +104,10 @@ def test_scans_that_were_read_by_an_earlier_release_are_found_out_as_they_are_sc
     data.store.images.grid("a")
     with data.store._database.write() as session:
         session.get_one(Image, "a").info = {}
-    choosers = Choosers(publish(data.store.state))
+    versions = publish(data.store.state)
     assert asked(data) == "a"
     data.store.leases.release("a", "anna")
-    assert SummaryScoring(choosers, choosers.versions)({}, data)["toy"]["failed"] == 1  # type: ignore[arg-type]
+    assert SummaryScoring(Choosers(versions), versions)({}, data)["toy"]["failed"] == 1
     assert asked(data) is None
 
 

@@ -1,8 +1,9 @@
 """The whole way from labels to a version, on small scans: who validates, what is kept, what is published."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -116,66 +117,72 @@ class Judged(Update):
         return {case.id: {name: 0.8 + value for name, value in gain.items()} for case in cases}
 
 
-@pytest.mark.parametrize(("way", "share", "passed"), [(0.5, 1.0, True), (1.2, 0.5, True), (8.0, 1.0, False)])
-def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
-    way: float, share: float, passed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """One of whose versions the first is in service."""
     update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
     monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
     monkeypatch.setattr("msklabel.learn.update.case_dice", update._dices)
-    served = update.versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": SYSTEM.fingerprint})
-    update.versions.publish("toy", served.name)
+    put_in_service(update, 0.0)
+    return update
+
+
+def put_in_service(update: Judged, way: float) -> None:
+    version = update.versions.add(SYSTEM, [{"way": torch.tensor([way])}], {"fingerprint": SYSTEM.fingerprint})
+    update.versions.publish("toy", version.name)
+
+
+def trained(way: float) -> Fitted:
+    return Fitted([{"way": torch.tensor([way])}], {}, 1.0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("way", "share", "passed"), [(0.5, 1.0, True), (1.2, 0.5, True), (8.0, 1.0, False)])
+def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
+    way: float, share: float, passed: bool, judged: Judged
+) -> None:
+    update = judged
     plan = update.plan([case_of(number) for number in range(30)], ORDER)
-    assert (plan.base, plan.serving) == (served.name, served.name)
-    trained = {"way": torch.tensor([way])}
-    version, verdict = update.store(plan, ORDER, Fitted([trained], {}, 1.0, torch.device("cpu")))
+    assert (plan.base, plan.serving) == ("0001", "0001")
+    version, verdict = update.store(plan, ORDER, trained(way))
     assert (verdict.publish, version.metrics["passed"], version.metrics["share"]) == (passed, passed, share)
     assert float(update.versions.weights(SYSTEM, version.name)[0]["way"]) == pytest.approx(share * way)
-    assert update.versions.serving("toy") == (version.name if passed else served.name)
+    assert update.versions.serving("toy") == (version.name if passed else "0001")
     said = "; ".join(version.metrics["reasons"])
     assert ("0.5 of the way from version 0001 to what was trained" in said) == (share == 0.5)
     assert ("nor does it pass at 0.5 or 0.25 or 0.125 of the way" in said) == (not passed)
 
 
 def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
-    monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
+    update = judged
     for way in (0.5, 0.1):
-        version = update.versions.add(SYSTEM, [{"way": torch.tensor([way])}], {"fingerprint": SYSTEM.fingerprint})
-        update.versions.publish("toy", version.name)
+        put_in_service(update, way)
     plan = update.plan([case_of(number) for number in range(30)], ORDER)
-    fitted = Fitted([{"way": torch.tensor([0.3])}], {}, 1.0, torch.device("cpu"))
 
     def rolled_back(weights: Weights, cases: Sequence[Case]) -> CaseDice:
-        if update.versions.serving("toy") == "0002":
+        if update.versions.serving("toy") == "0003":
             update.versions.roll_back("toy")
         return update._dices(weights, cases)
 
     monkeypatch.setattr("msklabel.learn.update.case_dice", rolled_back)
-    version, verdict = update.store(plan, ORDER, fitted)  # better than 0002, which is gone, worse than 0001
-    assert version.metrics["compared_with"] == "0001" and not verdict.publish
-    assert update.versions.serving("toy") == "0001"
-    assert not update.versions.replace("toy", "0002", version.name) and update.versions.serving("toy") == "0001"
-    assert update.versions.replace("toy", "0001", version.name) and update.versions.serving("toy") == version.name
+    version, verdict = update.store(plan, ORDER, trained(0.3))  # better than 0003, which is gone, worse than 0002
+    assert version.metrics["compared_with"] == "0002" and not verdict.publish
+    assert update.versions.serving("toy") == "0002"
+    assert not update.versions.replace("toy", "0003", version.name) and update.versions.serving("toy") == "0002"
+    assert update.versions.replace("toy", "0002", version.name) and update.versions.serving("toy") == version.name
 
 
 @pytest.mark.parametrize("since", [False, True])
 def test_a_version_that_passed_gets_into_service_after_a_crash_unless_somebody_chose_another(
-    since: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    since: bool, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = Judged(SYSTEM, Versions(tmp_path / "models"), RolesInFile(tmp_path / "models"))
-    monkeypatch.setattr(Judged, "_engine", lambda _, members: members[0])
-    monkeypatch.setattr("msklabel.learn.update.case_dice", update._dices)
-    served = update.versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": SYSTEM.fingerprint})
-    update.versions.publish("toy", served.name)
+    update = judged
     plan = update.plan([case_of(number) for number in range(30)], ORDER)
-    fitted = Fitted([{"way": torch.tensor([0.3])}], {}, 1.0, torch.device("cpu"))
     assert update.versions.finish("toy") is None  # nothing was cut off
     with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
-        cut.setattr(update.versions, "replace", raises(KeyboardInterrupt))
-        update.store(plan, ORDER, fitted)
+        cut.setattr(update.versions, "replace", Mock(side_effect=KeyboardInterrupt))
+        update.store(plan, ORDER, trained(0.3))
     assert update.versions.names("toy") == ["0001", "0002"] and update.versions.serving("toy") == "0001"
     if since:
         monkeypatch.setattr("msklabel.learn.versions.time.strftime", lambda _: "2999-01-01T00:00:00+0000")
@@ -187,15 +194,6 @@ def test_a_version_that_passed_gets_into_service_after_a_crash_unless_somebody_c
         assert "cut off" in update.versions.history("toy")[-1]["reason"]
         update.versions.roll_back("toy")
         assert update.versions.finish("toy") is None and update.versions.serving("toy") == "0001"
-
-
-def raises(error: type[BaseException]) -> Callable[..., None]:
-    """A function that raises."""
-
-    def function(*_: object) -> None:
-        raise error
-
-    return function
 
 
 def test_a_scan_that_was_learned_from_never_judges_whosever_it_turns_out_to_be(update: Update, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from msklabel.options import describe_keys
 
 def serve(
     studies: Annotated[str, typer.Option(help="Folder of images, or address of a DICOMweb server (a PACS).")],
-    models: Annotated[str, typer.Option(help="Systems to serve, comma-separated; all by default.")] = "",
+    models: Annotated[
+        list[str] | None, typer.Option(help="Systems to serve, comma-separated or one each time; all by default.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     token_file: Annotated[Path | None, typer.Option(help="One user:token[:role] a line, readable by you only.")] = None,
@@ -47,4 +49,4 @@ def serve(
         session_at_most_s=session_days * 24 * 3600,
     )
     given = dict(pair.split("=", 1) for pair in conf or ())
-    run(str(app_folder()), studies, {**given, **({"models": models} if models else {})}, settings)
+    run(str(app_folder()), studies, {**given, **({"models": ",".join(models)} if models else {})}, settings)

@@ -7,6 +7,7 @@ used, leave no empty one.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from math import isfinite
 from pathlib import Path
@@ -73,6 +74,7 @@ class MlflowTracker:
     """
 
     def __init__(self, uri: str, system: str, parameters: dict[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell its makers how it is used
         try:
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException

@@ -98,8 +98,8 @@ class Worklist:
 
     def _update(self) -> None:
         last = self._database.once(_LAST, lambda session: tuple(newest or 0 for newest in session.execute(_LAST).one()))
-        if last == self._last:
-            return
+        if self._last and all(old <= known for old, known in zip(last, self._last, strict=True)):
+            return  # nothing is new, or this thread's view is older than what another one has seen
         with self._database.read() as session:
             new = _submitted_since(session, (0, 0) if self._last is None else self._last)
             changed = None if self._last is None else {row[0] for row in new}
