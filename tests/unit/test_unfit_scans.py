@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_samples import series
-from store_samples import DIXON, SHAPE, TISSUES, blocks, scan, store, write
+from store_samples import ABDUCTORS, DIXON, SHAPE, TISSUES, blocks, scan, store, write
 from test_choosing import TOY, publish
 from test_preprocess import make_system
 
@@ -74,18 +74,20 @@ def test_a_kind_that_is_found_out_as_a_scan_is_read_counts_at_once(tmp_path: Pat
 @pytest.mark.parametrize(
     ("found", "file", "fits"),
     [
-        (["water", "fat"], "a_water.nii.gz", {"toy", "thigh_dixon"}),
-        (["in_phase", "water"], "a_in_phase.nii.gz", {"toy"}),
+        (["water", "fat"], "a_water.nii.gz", {"hip_abductor_mr", "thigh_dixon"}),
+        (["in_phase", "water"], "a_in_phase.nii.gz", {"hip_abductor_mr"}),
+        (["fat"], "torso_fat.nii.gz", {"toy", "hip_abductor_mr"}),  # of a CT, by its name
         (["out_of_phase", "in_phase"], "1.2/1.3+1.4", {"thigh_dixon"}),
-        (1, "a.nii.gz", {"toy"}),
+        (1, "a.nii.gz", {"toy", "hip_abductor_mr"}),
         (2, "a.nii.gz", {"thigh_dixon"}),
-        (None, "a.nii.gz", {"toy", "thigh_dixon"}),
-        ("as a client notes it", "a.nii.gz", {"toy", "thigh_dixon"}),
+        (None, "a.nii.gz", {"toy", "hip_abductor_mr", "thigh_dixon"}),
+        ("as a client notes it", "a.nii.gz", {"toy", "hip_abductor_mr", "thigh_dixon"}),
     ],
 )
 def test_names_and_number_of_channels_tell_for_whom_a_scan_is(found: Any, file: str, fits: set[str]) -> None:
     image = Image(id="a", file=file, info={} if found is None else {CHANNELS: found})
-    assert {"toy", "thigh_dixon"} - reasons_against(image, {"toy": TOY, "thigh_dixon": DIXON}).keys() == fits
+    systems = {system.name: system for system in (TOY, ABDUCTORS, DIXON)}
+    assert systems.keys() - reasons_against(image, systems).keys() == fits
 
 
 def test_clients_cannot_note_what_is_found_by_reading(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import String, bindparam, cast, select
 
+from msklabel.imaging.channels import CHANNELS as DIXON
 from msklabel.imaging.names import is_image
 from msklabel.store.database import Database
 from msklabel.store.images import CHANNELS, UNREADABLE
@@ -75,6 +76,8 @@ def changed_images(database: Database, since_us: int, systems: Mapping[str, Syst
 
 
 def _against(kind: str, channels: Any, file: str, systems: Iterable[System]) -> dict[str, str]:
+    if not kind and isinstance(channels, list) and len(DIXON.keys() & channels) > 1:
+        kind = "MR"  # of which NIfTI says nothing
     found = {}
     for system in systems:
         if kind in _KINDS and kind not in system.modality:
