@@ -99,7 +99,8 @@ def test_every_msklabel_command_is_understood(line: str, tmp_path: Path) -> None
         assert found == name
         parsed = command.make_context(name, rest)
         Options.from_conf(str(tmp_path), dict(pair.split("=", 1) for pair in parsed.params.get("conf") or ()))
-        assert set(filter(None, (parsed.params.get("models") or "").split(","))) <= set(load_catalogue())
+        models = ",".join(parsed.params.get("models") or ()).split(",")
+        assert set(filter(None, models)) <= set(load_catalogue())
 
 
 @pytest.fixture(scope="module")
