@@ -20,6 +20,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Axis = Annotated[int, Field(ge=0, le=2)]
+WindowPlaces = Literal["spread", "from_edge"]
 CoarseningFactor = Annotated[float, Field(ge=1, le=16)]
 
 
@@ -206,12 +207,15 @@ class Predict(Section):
 
     Attributes:
         overlap: Share of a window that its neighbour covers again.
+        windows: ``spread`` lays them evenly over the body, as few as overlap enough; ``from_edge`` in fixed steps from
+            the image's edge, the last moved back inside, which is where MONAI's SlidingWindowInferer has them.
         blend: Weight of a voxel by its place in the window.
         mirror_axes: Also predict mirrored along each of these axes and average.
         locate: Find out first, at low resolution, where to predict at all; left out: everywhere in the body.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    windows: WindowPlaces = "spread"
     blend: Literal["gaussian", "constant"] = "gaussian"
     mirror_axes: tuple[Axis, ...] = ()
     batch: PositiveInt = 2

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
     parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
     parser.add_argument("--own-spacing", action="store_true", help="resample the scan to the network's grid beforehand")
+    parser.add_argument("--windows", choices=("spread", "from_edge"), help="where our windows lie (as the system says)")
     parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
     parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (2)")
@@ -255,7 +256,8 @@ def _system(options: argparse.Namespace) -> Any:
 
     known = _full_system(options).model_dump()
     plain = {"channels": known["channels"][:1], "laterality": "none", "variants": {}}  # these look at all channels
-    return System.model_validate(known | plain | {"predict": known["predict"] | {"mirror_axes": []}})
+    predict = known["predict"] | {"mirror_axes": []} | ({"windows": options.windows} if options.windows else {})
+    return System.model_validate(known | plain | {"predict": predict})
 
 
 def _full_system(options: argparse.Namespace) -> Any:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from test_preprocess import body_in_air, make_system
 from torch import nn
 
 from msklabel.imaging import Scan
 from msklabel.pipeline.postprocess import postprocess
+from msklabel.pipeline.windows import blend_weights, plan_windows, window_slices
 from msklabel.predict.engine import Engine, dice
-from msklabel.predict.windows import blend_weights, plan_windows, window_slices
 
 
 class ByIntensity(nn.Module):
@@ -83,6 +84,22 @@ def test_two_voxels_in_one_row_with_a_gap_are_cleaned(axis: int) -> None:
     cleaned = postprocess(labels, make_system(postprocess={"largest_component": ["dense"]}))
 
     assert cleaned.sum() == 1
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("shape", [(30, 25, 12), (9, 1, 7), (2, 2, 2)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_holes_are_those_of_scipy(dimensions: int, share: float, shape: tuple[int, int, int], order: str) -> None:
+    random = np.random.default_rng(4).random(shape)
+    labels = np.asarray(np.where(random < share, 1, np.where(random > 0.95, 2, 0)), np.uint8, order=order)
+    volume = {} if dimensions == 2 else {"dimensions": 3, "patch_voxels": [16, 16, 8], "network": {"name": "vnet"}}
+    cleaned = postprocess(labels, make_system(postprocess={"fill_holes": ["dense"]}, **volume))
+    faces = ndimage.generate_binary_structure(3, 1)
+    if dimensions == 2:
+        faces[..., [0, 2]] = False
+    holes = ndimage.binary_fill_holes(labels == 1, faces) & (labels == 0)
+    np.testing.assert_array_equal(cleaned, np.where(holes, 1, labels))
 
 
 def test_dice_by_hand() -> None:

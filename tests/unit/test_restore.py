@@ -15,8 +15,8 @@ from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Preprocess
 from msklabel.pipeline.resample import apply_weights
 from msklabel.pipeline.restore import Restorer, native_taps
+from msklabel.pipeline.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.predict.engine import Engine
-from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 
 _ROUNDING = 1e-4  # two scores nearer to each other than this may change places
 

@@ -76,7 +76,9 @@ class PreparedCache:
 
 
 def _key(system: System, case: Case) -> str:
-    parts = [system.fingerprint, case.label, case.image, asdict(case.annotated)]
+    predict = system.predict
+    crop = [predict.windows, predict.overlap] if predict.windows == "from_edge" else []
+    parts = [system.fingerprint, case.label, case.image, asdict(case.annotated), *crop]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,8 +15,8 @@ from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import PreparedCase
 from msklabel.learn.replay import Item, balanced, replayed
 from msklabel.pipeline.one_ahead import one_ahead
+from msklabel.pipeline.windows import Starts, window_slices, with_channels
 from msklabel.predict.engine import padded
-from msklabel.predict.windows import Starts, window_slices, with_channels
 from msklabel.sections import Augment
 from msklabel.system import System
 

@@ -43,11 +43,19 @@ def _clean(labels: NDArray[np.uint8], system: System) -> None:
     for name in system.postprocess.fill_holes:
         box = boxes[indices[name] - 1] if indices[name] <= len(boxes) else None
         if box is not None:
-            filled = _filled(labels[box] == indices[name], flat=system.dimensions == 2)
-            labels[box][(labels[box] == 0) & filled] = indices[name]
+            part = labels[box]
+            areas = [part[..., z] for z in range(part.shape[2])] if system.dimensions == 2 else [part]
+            for area in areas:
+                holes = _holes(area == indices[name])
+                area[(area == 0) & holes] = indices[name]
 
 
-def _filled(mask: NDArray[np.bool_], flat: bool) -> NDArray[np.bool_]:
-    if not flat:
-        return ndimage.binary_fill_holes(mask)
-    return np.stack([ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[2])], axis=-1)
+def _holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What a mask encloses: parts of the rest, joined by faces (pixels by sides), that reach no end of any axis."""
+    rest = cc3d.connected_components((~mask).view(np.uint8), connectivity=4 if mask.ndim == 2 else 6)
+    enclosed = np.ones(int(rest.max()) + 1, bool)
+    enclosed[0] = False
+    for axis in range(mask.ndim):
+        ends = np.moveaxis(rest, axis, 0)
+        enclosed[ends[0]] = enclosed[ends[-1]] = False
+    return enclosed[rest]

@@ -19,6 +19,7 @@ from msklabel.pipeline.grid import Grid, turned_grid
 from msklabel.pipeline.resample import resample_nearest, resample_scan, resampled_shape
 from msklabel.pipeline.restore import Restorer
 from msklabel.pipeline.sides import Sides, find_sides
+from msklabel.pipeline.windows import reach_of_windows
 from msklabel.sections import Percentile, Window
 from msklabel.system import System
 
@@ -80,6 +81,12 @@ class Preprocess:
         step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
         foreground = _foreground(image[0], system)
         crop = _body(foreground, system, step_mm)
+        if system.predict.windows == "from_edge":
+            x, y, z = (
+                reach_of_windows(part, n, patch, system.predict.overlap)
+                for part, n, patch in zip(crop, shape, system.patch_voxels, strict=True)
+            )
+            crop = (x, y, z)
         grid = replace(whole, working_shape=shape, crop=crop)
         sides = None
         if system.laterality == "mirror_halves":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from msklabel.predict.windows import with_channels
+from msklabel.pipeline.windows import with_channels
 
 _SLICES_AT_ONCE = 8
 
@@ -19,15 +19,15 @@ class Blender:
     """Weighted mean of windows over one image.
 
     Args:
-        shape: Voxels of the image along each axis, at least those of a window.
+        shape: Voxels of the image along each axis. Where a window is larger, what lies beyond them is left out.
         classes: Scores of each voxel.
         weights: Shape of a window: weight of each of its voxels.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, weights: torch.Tensor) -> None:
-        width, height, self._depth = shape
+        width, height, self._depth = self._shape = shape
         self._weights = weights
-        self._held = weights.shape[2]  # slices, in turn: slice z lies at z modulo this
+        self._held = min(weights.shape[2], self._depth)  # slices, in turn: slice z lies at z modulo this
         # The scores of a voxel lie side by side: so they leave networks, and so they are reduced.
         self._total = torch.zeros((width, height, self._held, classes), device=weights.device).movedim(-1, 0)
         self._norm = torch.zeros((width, height, self._held), device=weights.device)
@@ -35,12 +35,14 @@ class Blender:
 
     def add(self, place: tuple[slice, slice, slice], scores: torch.Tensor) -> None:
         """Add the scores (classes, *window) of a window; none may start before a slice that has left."""
-        x, y, z = place
-        wrap = self._held - z.start % self._held
-        for own, held in ((slice(0, wrap), slice(self._held - wrap, None)), (slice(wrap, None), slice(0, -wrap))):
-            weights = self._weights[..., own]
+        x, y, z = (slice(part.start, min(part.stop, size)) for part, size in zip(place, self._shape, strict=True))
+        width, height, depth = (part.stop - part.start for part in (x, y, z))
+        first = z.start % self._held
+        wrap = min(self._held - first, depth)
+        for own, held in ((slice(0, wrap), slice(first, first + wrap)), (slice(wrap, depth), slice(0, depth - wrap))):
+            weights = self._weights[:width, :height, own]
             if weights.numel():
-                self._total[with_channels((x, y, held))].addcmul_(scores[..., own], weights)
+                self._total[with_channels((x, y, held))].addcmul_(scores[:, :width, :height, own], weights)
                 self._norm[x, y, held] += weights
 
     def finished(self, before: int) -> Iterator[torch.Tensor]:

@@ -18,11 +18,11 @@ from msklabel.imaging.scan import LabelMap, Scan
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.pipeline.restore import Restorer
+from msklabel.pipeline.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.predict.backends import Forward, Site, eager
 from msklabel.predict.blend import Blender
 from msklabel.predict.locate import Box, coarse_image, fine_box, labelled_box, widened
 from msklabel.predict.progress import Progress, report
-from msklabel.predict.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.system import System
 
 _SLICES_AT_ONCE = 8
@@ -159,7 +159,7 @@ class Engine:
 
     def _blended(self, forward: Forward, plan: _Plan, progress: Progress | None) -> Iterator[torch.Tensor]:
         """Scores (classes, X, Y, slices) of one network on the crop, from the first slice to the last."""
-        blenders = [Blender(shape, self.system.classes, plan.weights) for shape in plan.shapes]
+        blenders = [Blender(shape, self.system.classes, plan.weights) for shape in plan.part_shapes]
         batch = getattr(forward, "windows_at_once", self.system.predict.batch)
         for first in range(0, len(plan.windows), batch):
             windows = plan.windows[first : first + batch]
@@ -218,7 +218,7 @@ class _Plan:
         patch = system.patch_voxels
         parts = prepared.parts(prepared.image)
         self._prepared = prepared
-        self._part_shapes = [part.shape[1:] for part in parts]
+        self.part_shapes = [_shape(part) for part in parts]
         self.images = [padded(part, patch).to(device) for part in parts]
         self.weights = blend_weights(patch, system.predict.blend).to(device)
         self.depth = prepared.image.shape[-1]
@@ -227,20 +227,15 @@ class _Plan:
             occupied = (image > image.amin(dim=(1, 2, 3), keepdim=True)).any(0)
             box = where(image)
             x, y, z = (part.start for part in box)
-            starts = plan_windows(_shape(image[with_channels(box)]), patch, system.predict.overlap, occupied[box])
+            shape, predict = _shape(image[with_channels(box)]), system.predict
+            starts = plan_windows(shape, patch, predict.overlap, occupied[box], predict.windows)
             windows += [(number, window_slices((x + i, y + j, z + k), patch)) for i, j, k in starts]
         self.windows = sorted(windows, key=lambda window: window[1][2].start)
 
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Voxels of each padded part."""
-        return [_shape(image) for image in self.images]
-
     def joined(self, blenders: Sequence[Blender], before: int) -> Iterator[torch.Tensor]:
         """Finished slices of all parts, put together to those of the crop."""
-        for slabs in zip(*(blender.finished(min(before, self.depth)) for blender in blenders), strict=True):
-            cropped = [slab[:, :x, :y] for slab, (x, y, _) in zip(slabs, self._part_shapes, strict=True)]
-            yield self._prepared.whole(cropped)
+        for slabs in zip(*(blender.finished(before) for blender in blenders), strict=True):
+            yield self._prepared.whole(slabs)
 
 
 def _shape(image: torch.Tensor) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from msklabel.pipeline.resample import apply_weights, linear_weights
-from msklabel.predict.windows import plan_windows, window_slices, with_channels
+from msklabel.pipeline.windows import plan_windows, window_slices, with_channels
 from msklabel.sections import Locate
 
 Box = tuple[slice, slice, slice]

@@ -11,8 +11,8 @@ from torch.nn import functional
 from msklabel.choose.simulate.scans import Case, Drawn
 from msklabel.learn.annotation import UNKNOWN
 from msklabel.networks import Weights, build_network, weights_of
+from msklabel.pipeline.windows import with_channels
 from msklabel.predict.engine import padded
-from msklabel.predict.windows import with_channels
 from msklabel.system import System
 
 SNAPSHOTS = (0.8, 0.9, 1.0)  # when weights are kept, as shares of the training
