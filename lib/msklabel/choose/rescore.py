@@ -85,6 +85,7 @@ class Rescore:
 
         Raises:
             UserError: If an option is wrong, or no scan could be reached.
+            Exception: What went wrong with the first scan, if it did with all of a system.
         """
         limit = whole(request, "limit", 10**9)
         report = {}
@@ -105,6 +106,7 @@ class Rescore:
         judge = self._judge(system, serving)
         read = one_ahead(lambda image_id: self._read(system, image_id), due[:limit])
         started, scored, failed = time.monotonic(), 0, 0
+        broken: dict[str, Exception] = {}
         for done, (image_id, scan) in enumerate(zip(due[:limit], read, strict=True), 1):
             self.wait()
             try:
@@ -119,9 +121,18 @@ class Rescore:
                 failed += 1
                 with suppress(UserError):  # it is noted, or was said already
                     self.store.images.look_again(image_id)
+            except Exception as error:  # as too little memory for this one; the others are not to wait for it
+                logger.exception("%s: could not be scored", image_id)
+                broken[image_id] = error
+                continue
             self.store.scores.put(image_id, name, serving or IMAGE_ONLY, summary, values)
             mean_s = (time.monotonic() - started) / done
             logger.info("%s: %d of %d scans scored, %.1f s each", name, done, min(limit, len(due)), mean_s)
+        if broken and not scored:  # not one scan's fault
+            raise next(iter(broken.values()))
+        for image_id in broken:  # with the next version, or once its file is another one, it is tried again
+            self.store.scores.put(image_id, name, serving or IMAGE_ONLY, b"", {"unreadable": 1.0})
+        failed += len(broken)
         return {"version": serving, "scored": scored, "failed": failed, "left": len(due) - scored - failed}
 
     def _read(self, system: System, image_id: str) -> Scan:
