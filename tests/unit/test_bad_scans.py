@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from store_samples import store
 from test_channels import series
 from test_preprocess import AFFINES, body_in_air, make_system
 
@@ -202,3 +203,20 @@ def test_weights_of_another_configuration_are_refused(changes: dict[str, Any], s
     task = served(CT, tmp_path, weights_for=other)
     with pytest.raises(UserError, match=says):
         task({"image": str(ct(tmp_path, body()))})
+
+
+def test_a_header_that_does_not_say_how_the_scan_lies_is_told(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(body(), np.diag([-2.0, 2.0, 3.0, 1.0]))
+    image.set_qform(None, 0)
+    image.set_sform(None, 0)
+    nib.save(image, tmp_path / "unknown.nii")
+    _, said = served(CT, tmp_path)({"image": str(tmp_path / "unknown.nii")})
+    (warning,) = said["warnings"]
+    assert "left and right" in warning
+    images = store(tmp_path, CT).store.images
+    images.grid("unknown")
+    assert images.get("unknown").info["unoriented"] == warning
+    save(tmp_path / "unknown.nii", body()[:-1], np.diag([-2.0, 2.0, 3.0, 1.0]))
+    images.refresh()
+    images.grid("unknown")
+    assert "unoriented" not in images.get("unknown").info

@@ -31,6 +31,7 @@ _FACTS = {
     "0020|000e": "SeriesInstanceUID",
 }
 _THICKNESS = "0018|0050"
+_NIFTI_CODES = ("qform_code", "sform_code")
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
 _SMALLEST_VOXEL_MM = 0.01
@@ -47,7 +48,8 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
 
     Returns:
         The scan, voxels as stored (rescaled to HU for DICOM CT), a fourth dimension as channels. ``facts`` holds
-        ``lossy``, a sentence, where DICOM images were compressed with losses.
+        ``lossy``, a sentence, where DICOM images were compressed with losses, and ``unoriented``, another one, where a
+        NIfTI header does not say how the scan lies.
 
     Raises:
         ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, larger
@@ -74,7 +76,8 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
         raise ImageError(f"{path.name}: some voxels are not finite numbers")
     _require_plausible(path, array.shape[1:], affine)
     facts = {name: image.GetMetaData(tag).strip() for tag, name in _FACTS.items() if image.HasMetaDataKey(tag)}
-    return Scan(array, affine, facts | ({"lossy": lossy} if lossy else {}))
+    doubts = {"lossy": lossy, "unoriented": _unoriented(image)}
+    return Scan(array, affine, facts | {name: doubt for name, doubt in doubts.items() if doubt})
 
 
 def read_labels(path: str | Path) -> LabelMap:
@@ -116,6 +119,16 @@ def _thickness_mm(image: sitk.Image) -> float:
     except ValueError:
         return 1.0
     return thickness if thickness > 0 and (image.GetDimension() == 2 or image.GetSpacing()[2] == 1) else 1.0
+
+
+def _unoriented(image: sitk.Image) -> str:
+    """A sentence where a NIfTI header sets neither transform; ITK then takes the axes for left, posterior, superior."""
+    if all(image.HasMetaDataKey(code) and image.GetMetaData(code).strip() == "0" for code in _NIFTI_CODES):
+        return (
+            "The scan's NIfTI header does not say how it lies (qform_code and sform_code are 0): left and right, front "
+            "and back, head and foot may be the other way round"
+        )
+    return ""
 
 
 def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.Image:

@@ -18,6 +18,10 @@ class ImageError(UserError):
     """A file that cannot be used as a scan or a label map."""
 
 
+# Facts of a scan that are sentences, for whoever works with it: what compression lost, and what a header leaves open.
+DOUBTS = ("lossy", "unoriented")
+
+
 @dataclass(frozen=True)
 class Scan:
     """An image of one or more channels.

@@ -13,7 +13,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
 from msklabel.imaging.radiograph import viewer_affine
-from msklabel.imaging.scan import LabelMap, Scan
+from msklabel.imaging.scan import DOUBTS, LabelMap, Scan
 from msklabel.imaging.write import write_labels
 from msklabel.predict.ahead import Ahead, Question, new_result, stamp_of
 from msklabel.predict.classical import ClassicalSegmenter
@@ -74,9 +74,9 @@ class SegmentationTask(InferTask):
         written = time.perf_counter()
         seconds = {"read": read - started, **result.seconds, "write": written - segmented, "total": written - started}
         warnings = [*result.facts.get("warnings", ())]
-        if lossy := scan.facts.get("lossy"):
-            warnings.append(lossy)
-            logger.warning("%s: %s", Path(request["image"]).name, lossy)
+        for doubt in filter(None, map(scan.facts.get, DOUBTS)):
+            warnings.append(doubt)
+            logger.warning("%s: %s", Path(request["image"]).name, doubt)
         return str(file), {
             "label_names": self.system.label_indices,
             "latencies": {stage: round(s, 4) for stage, s in seconds.items()},

@@ -21,7 +21,7 @@ from msklabel.imaging.channels import CHANNELS_FACT, read_channels
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.imaging.read import read_scan
-from msklabel.imaging.scan import ImageError
+from msklabel.imaging.scan import DOUBTS, ImageError
 from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
@@ -192,10 +192,10 @@ class Images:
             row.shape, row.affine = list(scan.shape), scan.affine.tolist()
             for fact in ("patient", "site", "modality"):
                 setattr(row, fact, scan.facts.get(fact) or getattr(row, fact))
-            lossy = {"lossy": scan.facts["lossy"]} if scan.facts.get("lossy") else {}
+            doubts = {name: scan.facts[name] for name in DOUBTS if name in scan.facts}
             found: list[str] | int = scan.facts.get(CHANNELS_FACT, "").split() or len(scan.array)
             channels = {CHANNELS: found} if self._channels or found != 1 else {}
-            row.info = {**_unread(row.info), **lossy, **channels}
+            row.info = {**_unread(row.info), **doubts, **channels}
         return Grid(scan.shape, scan.affine)
 
     def unreadable(self) -> dict[str, str]:
@@ -339,7 +339,7 @@ def _can_be_opened(path: Path) -> bool:
 
 def _unread(info: dict[str, Any]) -> dict[str, Any]:
     """What is noted about an image, but not what was found by reading it and holds until its file changes."""
-    return {key: value for key, value in info.items() if key not in (UNREADABLE, CHANNELS)}
+    return {key: value for key, value in info.items() if key not in (UNREADABLE, CHANNELS, *DOUBTS)}
 
 
 def _count_change(session: Session) -> None:
