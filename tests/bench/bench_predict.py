@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
     parser.add_argument("--own-spacing", action="store_true", help="resample the scan to the network's grid beforehand")
     parser.add_argument("--windows", choices=("spread", "from_edge"), help="where our windows lie (as the system says)")
+    parser.add_argument("--above", type=float, help="compare labels also where the scan is above this, such as -200 HU")
     parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
     parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (2)")
@@ -109,6 +110,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             key: median(ours[key] / stock[key] for ours, stock in pairs) for key in ("wall_s", "cpu_s", "peak_gib")
         }
         figures["voxels_equal"] = _equal(folder)
+        if options.above is not None:
+            figures["voxels_equal_above"] = _equal(folder, scan, options.above)
+            figures["above"] = options.above
     if options.truth:
         figures["dice"] = {side: _dice(folder / f"{side}.nii.gz", options.truth) for side in sides}
     return figures
@@ -134,6 +138,8 @@ def show(figures: dict[str, Any]) -> None:
     print(f"ours ran on {figures['runs']['ours'][0]['backend']}; ideal times are those of its precision")
     if "voxels_equal" in figures:
         print(f"labels equal at {100 * figures['voxels_equal']:.3f} % of voxels")
+    if "above" in figures:
+        print(f"above {figures['above']:g}: {100 * figures['voxels_equal_above']:.3f} %")
     if "dice" in figures:
         print("mean Dice with the truth:", ", ".join(f"{side} {dice:.4f}" for side, dice in figures["dice"].items()))
 
@@ -330,11 +336,13 @@ def _gemm_gflop_per_s(precision: str) -> float:
     return 2 * _GEMM**3 / min(seconds) / 1e9
 
 
-def _equal(folder: Path) -> float:
-    from msklabel.imaging.read import read_labels
+def _equal(folder: Path, scan: Path | None = None, above: float = 0) -> float:
+    """Share of voxels of one label on both sides; of a scan, of those above a value only."""
+    from msklabel.imaging.read import read_labels, read_scan
 
     ours, stock = (read_labels(folder / f"{side}.nii.gz").array for side in ("ours", "stock"))
-    return float(np.mean(ours == stock))
+    same = ours == stock
+    return float(np.mean(same if scan is None else same[read_scan(scan).array[0] > above]))
 
 
 def _dice(labels: Path, truth: Path) -> float:
