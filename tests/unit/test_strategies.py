@@ -58,6 +58,24 @@ def order(name: str, pool: Pool, seed: int = 0, **options: object) -> list[int]:
     return STRATEGIES[name](pool, options, np.random.default_rng(seed)).places.tolist()
 
 
+@pytest.mark.parametrize("name", ["diverse", "cold_start"])
+def test_scans_of_all_systems_are_looked_at(name: str) -> None:
+    raw = np.random.default_rng(1).normal(size=(12, 6))
+    entropy = np.full((12, 3), np.nan)
+    first, second, unknown = np.arange(7), np.arange(7, 11), 11
+    opinions = {
+        system: opinion(entropy, np.where(np.isin(np.arange(12), scans)[:, None], raw, np.nan), system=system)
+        for system, scans in (("ct", first), ("mr", second))
+    }
+    ranking = STRATEGIES[name](make_pool(opinions=opinions), {}, np.random.default_rng(0))
+    assert np.flatnonzero(np.isnan(ranking.score)).tolist() == [unknown]
+    assert ranking.reason(8) != ranking.reason(unknown) == "not looked at yet"
+    assert {place in second for place in ranking.places[:3]} == {True, False}
+    taken = np.isin(np.arange(12), first)
+    best = order(name, make_pool(opinions=opinions, taken=taken, open=~taken))[:2]
+    assert set(best) & set(second)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_open_scan_comes_once(name: str) -> None:
     for pool in (make_pool(), judged(), make_pool(1)):

@@ -241,12 +241,24 @@ def _mean_of(pool: Pool, value: Callable[[Opinion], Floats]) -> Floats:
 
 
 def _embedding(pool: Pool) -> tuple[Vectors, Floats]:
-    """Embeddings and typicality by the system that knows most scans."""
-    if not pool.opinions:
-        return np.empty((len(pool), 0), np.float32), np.full(len(pool), np.nan)
-    known = {name: int((~np.isnan(opinion.typicality)).sum()) for name, opinion in pool.opinions.items()}
-    most = pool.opinions[max(known, key=lambda name: (known[name], name))]
-    return most.embedding, most.typicality
+    """Embeddings and typicality of each scan, by the system that knows most scans of those that know it.
+
+    What systems say cannot be compared: the scans of one are at right angles to those of another.
+    """
+    known = {name: ~np.isnan(opinion.typicality) for name, opinion in pool.opinions.items()}
+    weight, parts = np.full(len(pool), np.nan), []
+    for name in sorted(known, key=lambda name: (known[name].sum(), name), reverse=True):
+        own = known[name] & np.isnan(weight)
+        if own.any():
+            weight[own] = pool.opinions[name].typicality[own]
+            parts.append((own, pool.opinions[name].embedding))
+    vectors = np.full((len(pool), sum(embedding.shape[1] for _, embedding in parts)), np.nan, np.float32)
+    vectors[~np.isnan(weight)] = 0
+    start = 0
+    for own, embedding in parts:
+        vectors[own, start : start + embedding.shape[1]] = embedding[own]
+        start += embedding.shape[1]
+    return vectors, weight
 
 
 def _label_in_turn(pool: Pool, opinion: Opinion, turn: int) -> int | None:
