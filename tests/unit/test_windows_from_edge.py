@@ -12,8 +12,10 @@ from test_preprocess import body_in_air, make_system
 from torch import nn
 
 from msklabel.imaging import Scan
-from msklabel.learn.cases import Case
+from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.prepared_cache import PreparedCache
+from msklabel.learn.samples import Samples
+from msklabel.pipeline.preprocess import Preprocess
 from msklabel.pipeline.windows import plan_windows, reach_of_windows
 from msklabel.predict.engine import Engine
 from msklabel.system import System
@@ -95,3 +97,31 @@ def test_crops_of_other_windows_are_kept_apart(tmp_path: Path) -> None:
     crops = [cache(system_of(overlap), case).prepared.grid.crop for overlap in (0.25, 0.5, 0.25)]
     assert crops[0] == crops[2] != crops[1]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("shape", [(12, 40, 5), (40, 11, 8), (15, 9, 3), (13, 16, 24)])
+def test_an_image_smaller_than_a_window_is_filled_up_as_monai_labels_app_does(shape: tuple[int, int, int]) -> None:
+    system, network = system_of(0.5), Blurred().eval()
+    hu = body_in_air(shape)[0]
+    scan = Scan(hu[None], np.eye(4))
+    engine = Engine(system, network)
+    image = engine.preprocess(scan).image
+    assert image.shape[1:] == shape
+    theirs = SlidingWindowInferer((16, 16, 8), overlap=0.5, mode="gaussian", padding_mode="replicate")
+    with torch.inference_mode():
+        scores = theirs(image[None], network)[0]
+    torch.testing.assert_close(engine.scores(engine.preprocess(scan)), scores)
+    np.testing.assert_array_equal(engine(scan).labels.array, scores.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("size", [5, 8, 11])
+def test_trainings_see_it_filled_up_in_the_same_way(size: int) -> None:
+    hu, labels = body_in_air((12, 40, size))[0], np.zeros((12, 40, size), np.uint8)
+    labels[:, :, 0], labels[:, :, -1] = 1, 2
+    case = Case("a", "a", lambda: (Scan(hu[None], np.eye(4)), labels), label="label", image="image")
+    system = system_of(0.5)
+    (part,) = Samples(system, [prepare_case(system, case)], seed=0).parts
+    around = [(2, 2), (0, 0), (max(0, 8 - size) // 2, max(0, 8 - size) - max(0, 8 - size) // 2)]
+    np.testing.assert_array_equal(part.labels, np.pad(labels, around, mode="edge"))
+    image = Preprocess(system)(Scan(hu[None], np.eye(4))).image[0]
+    np.testing.assert_array_equal(part.image[0], np.pad(image, around, mode="edge"))

@@ -15,9 +15,9 @@ from msklabel.learn.annotation import UNKNOWN
 from msklabel.learn.cases import PreparedCase
 from msklabel.learn.replay import Item, balanced, replayed
 from msklabel.pipeline.one_ahead import one_ahead
+from msklabel.pipeline.padding import padded
 from msklabel.pipeline.windows import Starts, window_slices, with_channels
-from msklabel.predict.engine import padded
-from msklabel.sections import Augment
+from msklabel.sections import Augment, WindowPlaces
 from msklabel.system import System
 
 
@@ -175,17 +175,18 @@ def _augmentation(recipe: Augment, dimensions: int, seed: int) -> Callable[[dict
 
 def _parts(system: System, case: PreparedCase) -> list[Part]:
     images, labels = case.prepared.parts(case.prepared.image), case.prepared.parts(case.labels)
+    patch, places = system.patch_voxels, system.predict.windows
     return [
-        Part(padded(image, system.patch_voxels), _padded_labels(part, system.patch_voxels), case.known, case.site)
+        Part(padded(image, patch, places), _padded_labels(part, patch, places), case.known, case.site)
         for image, part in zip(images, labels, strict=True)
     ]
 
 
-def _padded_labels(labels: torch.Tensor, patch_voxels: tuple[int, int, int]) -> torch.Tensor:
-    """Pad (X, Y, Z) as the image is: outside is background, but a slice that is unknown stays so."""
-    result = padded(labels[None], patch_voxels)[0]
+def _padded_labels(labels: torch.Tensor, patch_voxels: tuple[int, int, int], places: WindowPlaces) -> torch.Tensor:
+    """Pad (X, Y, Z) as the image is: beyond its far ends is background, but a slice that is unknown stays so."""
+    result = padded(labels[None], patch_voxels, places)[0]
     unknown = labels == UNKNOWN
-    if result.shape == labels.shape or not bool(unknown.any()):
+    if places == "from_edge" or result.shape == labels.shape or not bool(unknown.any()):
         return result
     x, y, z = (after - before for after, before in zip(result.shape, labels.shape, strict=True))
     around = functional.pad(unknown[None, None].float(), (0, z, 0, y, 0, x), mode="replicate")

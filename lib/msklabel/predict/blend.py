@@ -19,7 +19,7 @@ class Blender:
     """Weighted mean of windows over one image.
 
     Args:
-        shape: Voxels of the image along each axis. Where a window is larger, what lies beyond them is left out.
+        shape: Voxels of the image along each axis. What a window has beyond them, at either end, is left out.
         classes: Scores of each voxel.
         weights: Shape of a window: weight of each of its voxels.
     """
@@ -35,14 +35,22 @@ class Blender:
 
     def add(self, place: tuple[slice, slice, slice], scores: torch.Tensor) -> None:
         """Add the scores (classes, *window) of a window; none may start before a slice that has left."""
-        x, y, z = (slice(part.start, min(part.stop, size)) for part, size in zip(place, self._shape, strict=True))
-        width, height, depth = (part.stop - part.start for part in (x, y, z))
+        x, y, z = (
+            slice(max(0, part.start), min(part.stop, size)) for part, size in zip(place, self._shape, strict=True)
+        )
+        own_x, own_y, own_z = (
+            slice(inside.start - p.start, inside.stop - p.start) for inside, p in zip((x, y, z), place, strict=True)
+        )
         first = z.start % self._held
-        wrap = min(self._held - first, depth)
-        for own, held in ((slice(0, wrap), slice(first, first + wrap)), (slice(wrap, depth), slice(0, depth - wrap))):
-            weights = self._weights[:width, :height, own]
+        count = min(self._held - first, z.stop - z.start)
+        turn = own_z.start + count  # slice of the window from which on they lie at the beginning again
+        for own, held in (
+            (slice(own_z.start, turn), slice(first, first + count)),
+            (slice(turn, own_z.stop), slice(0, own_z.stop - turn)),
+        ):
+            weights = self._weights[own_x, own_y, own]
             if weights.numel():
-                self._total[with_channels((x, y, held))].addcmul_(scores[:, :width, :height, own], weights)
+                self._total[with_channels((x, y, held))].addcmul_(scores[:, own_x, own_y, own], weights)
                 self._norm[x, y, held] += weights
 
     def finished(self, before: int) -> Iterator[torch.Tensor]:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from msklabel.imaging.scan import LabelMap, Scan
+from msklabel.pipeline.padding import margins, padded
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Prepared, Preprocess
 from msklabel.pipeline.restore import Restorer
@@ -165,8 +165,9 @@ class Engine:
             windows = plan.windows[first : first + batch]
             crops = torch.stack([plan.images[part][with_channels(place)] for part, place in windows])
             for (part, place), scores in zip(windows, self._mirrored(forward, crops), strict=True):
-                yield from plan.joined(blenders, place[2].start)
-                blenders[part].add(place, scores)
+                inside = plan.in_part(part, place)
+                yield from plan.joined(blenders, inside[2].start)
+                blenders[part].add(inside, scores)
             if progress:
                 progress(min(first + batch, len(plan.windows)), len(plan.windows))
         yield from plan.joined(blenders, plan.depth)
@@ -184,7 +185,7 @@ class Engine:
                 return torch.stack(labels).any(0)
 
             coarse = coarse_image(image, locate)
-            box = labelled_box(padded(coarse, patch), patch, predict.overlap, predict.batch, found)
+            box = labelled_box(padded(coarse, patch, "spread"), patch, predict.overlap, predict.batch, found)
             if box is not None:
                 return widened(fine_box(box, coarse.shape[1:], shape, locate.margin_voxels), shape, patch)
         x, y, z = (slice(0, size) for size in shape)
@@ -219,7 +220,8 @@ class _Plan:
         parts = prepared.parts(prepared.image)
         self._prepared = prepared
         self.part_shapes = [_shape(part) for part in parts]
-        self.images = [padded(part, patch).to(device) for part in parts]
+        self.images = [padded(part, patch, system.predict.windows).to(device) for part in parts]
+        self._margins = [margins(shape, patch, system.predict.windows) for shape in self.part_shapes]
         self.weights = blend_weights(patch, system.predict.blend).to(device)
         self.depth = prepared.image.shape[-1]
         windows: list[tuple[int, tuple[slice, slice, slice]]] = []
@@ -231,6 +233,14 @@ class _Plan:
             starts = plan_windows(shape, patch, predict.overlap, occupied[box], predict.windows)
             windows += [(number, window_slices((x + i, y + j, z + k), patch)) for i, j, k in starts]
         self.windows = sorted(windows, key=lambda window: window[1][2].start)
+
+    def in_part(self, part: int, place: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+        """A window's place in a part that was not filled up; it may begin before the first voxel."""
+        x, y, z = (
+            slice(here.start - before, here.stop - before)
+            for here, (before, _) in zip(place, self._margins[part], strict=True)
+        )
+        return x, y, z
 
     def joined(self, blenders: Sequence[Blender], before: int) -> Iterator[torch.Tensor]:
         """Finished slices of all parts, put together to those of the crop."""
@@ -256,18 +266,6 @@ def _native_plane(prepared: Prepared) -> int | None:
         return None
     grid = prepared.grid
     return round((grid.crop[0].start + prepared.sides.plane) * grid.oriented_shape[0] / grid.working_shape[0])
-
-
-def padded(image: torch.Tensor, patch_voxels: Sequence[int]) -> torch.Tensor:
-    """Pad (C, X, Y, Z) at the far ends to at least a patch: with each channel's lowest value, labels (uint8) with 0."""
-    missing = [max(0, patch - n) for n, patch in zip(image.shape[1:], patch_voxels, strict=True)]
-    if not any(missing):
-        return image
-    margins = [0, missing[2], 0, missing[1], 0, missing[0]]
-    if image.dtype == torch.uint8:
-        return functional.pad(image, margins)
-    floor = image.amin(dim=(1, 2, 3), keepdim=True)
-    return functional.pad(image - floor, margins) + floor
 
 
 def dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], index: int) -> float:

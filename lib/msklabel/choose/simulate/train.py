@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from torch.nn import functional
 from msklabel.choose.simulate.scans import Case, Drawn
 from msklabel.learn.annotation import UNKNOWN
 from msklabel.networks import Weights, build_network, weights_of
+from msklabel.pipeline.padding import margins, padded
 from msklabel.pipeline.windows import with_channels
-from msklabel.predict.engine import padded
 from msklabel.system import System
 
 SNAPSHOTS = (0.8, 0.9, 1.0)  # when weights are kept, as shares of the training
@@ -45,7 +46,7 @@ def train(system: System, pool: Sequence[Case], drawn: Drawn, steps: int, seed: 
         for pick in rng.integers(len(places), size=system.train.batch):
             scan, z = places[pick]
             part = int(rng.integers(len(parts[scan]))) if len(parts[scan]) > 1 else 0
-            crops.append(_crop(system, *parts[scan][part], z, rng))
+            crops.append(_crop(system, parts[scan][part], z, rng))
         image, target = torch.stack([crop[0] for crop in crops]), torch.stack([crop[1] for crop in crops])
         optimizer.zero_grad(set_to_none=True)
         loss = sparse_loss(network(image), target)
@@ -73,33 +74,42 @@ def sparse_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return entropy + (1 - dice[there].mean() if there.any() else 0)
 
 
-def _parts(system: System, case: Case, slices: set[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What the network sees of a case, the whole or each side as a right one, with its labels as far as they are known.
+@dataclass(frozen=True)
+class _Part:
+    """What the network sees of a case, the whole or one side as a right one: at least a patch in size.
 
-    Both have at least the voxels of a patch.
+    Attributes:
+        image: Shape (C, X, Y, Z).
+        labels: Shape (X, Y, Z), ``UNKNOWN`` where nothing is known.
+        first: Slice of these where the case's first one is.
     """
-    drawn = sorted(slices)
+
+    image: torch.Tensor
+    labels: torch.Tensor
+    first: int
+
+
+def _parts(system: System, case: Case, slices: set[int]) -> list[_Part]:
+    patch, places, drawn = system.patch_voxels, system.predict.windows, sorted(slices)
     whole = case.prepared.image, torch.from_numpy(case.labels)
     found = []
     for image, labels in zip(*map(case.prepared.parts, whole), strict=True):
-        width, height, depth = labels.shape
-        enough = [max(pair) for pair in zip((width, height, depth), system.patch_voxels, strict=True)]
-        known = torch.full(enough, UNKNOWN)
-        known[:width, :height, drawn] = labels[:, :, drawn].long()
-        found.append((padded(image, system.patch_voxels), known))
+        known = torch.full(labels.shape, UNKNOWN)
+        known[:, :, drawn] = labels[:, :, drawn].long()
+        around = margins(labels.shape, patch, places)
+        outside = [n for ends in reversed(around) for n in ends]
+        found.append(_Part(padded(image, patch, places), functional.pad(known, outside, value=UNKNOWN), around[2][0]))
     return found
 
 
-def _crop(
-    system: System, image: torch.Tensor, labels: torch.Tensor, z: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _crop(system: System, part: _Part, z: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """A patch that holds a drawn slice, mirrored along the first axis half of the time where both sides are seen."""
-    patch = system.patch_voxels
+    patch, labels, z = system.patch_voxels, part.labels, z + part.first
     start = [int(rng.integers(n - size + 1)) for n, size in zip(labels.shape, patch, strict=True)]
     lowest, highest = max(0, z - patch[2] + 1), min(z, labels.shape[2] - patch[2])
     start[2] = int(rng.integers(lowest, highest + 1))
     x, y, depth = (slice(first, first + size) for first, size in zip(start, patch, strict=True))
-    piece, known = image[with_channels((x, y, depth))], labels[x, y, depth]
+    piece, known = part.image[with_channels((x, y, depth))], labels[x, y, depth]
     if system.dimensions == 2:
         piece, known = piece[..., 0], known[..., 0]
     if rng.random() < 0.5 and system.laterality == "none":
