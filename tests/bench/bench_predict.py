@@ -91,7 +91,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             env = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
             if side == "stock":  # large pages are our choice, of which importing our package must not let it profit
                 env["THP_MEM_ALLOC_ENABLE"] = "0"
-            done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env, check=True)
+            done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env)
+            if done.returncode:
+                sys.exit(f"the run of {side} failed")
             runs[side].append(json.loads(done.stdout.splitlines()[-1]))
             run = runs[side][-1]
             print(f"run {number + 1}, {side}: {run['wall_s']:.1f} s, {run['peak_gib']:.2f} GiB", file=sys.stderr)
