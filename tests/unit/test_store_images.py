@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from store_samples import ABDUCTORS, SHAPE, TISSUES, blocks, read, scan, store, write
 
 from msklabel.errors import NotFound, UserError
+from msklabel.store.source import FolderSource
 
 
 def dicom_series(folder: Path, suffix: str, slices: int = 3, patient: str = "P7") -> Path:
@@ -168,6 +169,25 @@ def test_of_two_images_with_one_id_the_first_counts(tmp_path: Path, caplog: pyte
     data = store(tmp_path)
     assert data.get_image_info("a")["name"] == "a.nii.gz"
     assert "same id" in caplog.text
+
+
+def test_what_is_left_out_is_told_once_until_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scan(tmp_path / "a.nii.gz")
+    scan(tmp_path / "a.nrrd")
+    source = FolderSource(tmp_path)
+
+    def told() -> int:
+        caplog.clear()
+        assert set(source.contents().images) == {"a"}
+        return len(caplog.messages)
+
+    assert [told(), told()] == [1, 0]
+    (tmp_path / "a.nrrd").rename(tmp_path / "a.mha")
+    assert [told(), told()] == [1, 0]
+    (tmp_path / "a.mha").rename(tmp_path / "away")
+    assert told() == 0
+    (tmp_path / "away").rename(tmp_path / "a.mha")
+    assert told() == 1
 
 
 def test_shape_in_samples_is_that_of_the_scan(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,7 +15,6 @@ from msklabel.imaging.channels import group_channels
 from msklabel.imaging.names import is_image, without_suffix
 from msklabel.store.names import LABELS, is_image_id
 
-logger = logging.getLogger(__name__)
 _SETTLED_NS = 2_000_000_000  # file systems keep folder times to up to 2 s
 
 
@@ -43,10 +41,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Contents:
-    """The images by id, and the time of each folder that was read; 0 where it may have changed meanwhile."""
+    """What is there.
+
+    Attributes:
+        images: By id.
+        folder_times_ns: When each folder that was read last changed; 0 where it may have changed meanwhile.
+        left_out: A sentence for each image and folder that is none of them, with the reason.
+    """
 
     images: dict[str, Found]
     folder_times_ns: dict[str, int]
+    left_out: Sequence[str] = ()
 
     def is_current(self) -> bool:
         """Whether no folder changed since: no image came, went or was renamed."""
@@ -63,15 +68,16 @@ def read_folder(studies: Path, skip: Iterable[Path] = (), channels: Collection[s
     """
     images: dict[str, Found] = {}
     times: dict[str, int] = {}
+    left_out: list[str] = []
     skipped = {str(path) for path in (studies / LABELS, *skip)}
-    for found in _walk(str(studies), "", skipped, channels, times, set()):
+    for found in _walk(str(studies), "", skipped, channels, times, left_out, set()):
         if not is_image_id(found.id):
-            logger.warning("image %r left out: its name cannot be an id; rename the file", found.file)
+            left_out.append(f"image {found.file!r} left out: its name cannot be an id; rename the file")
         elif found.id in images:
-            logger.warning("image %r left out: %r has the same id", found.file, images[found.id].file)
+            left_out.append(f"image {found.file!r} left out: {images[found.id].file!r} has the same id")
         else:
             images[found.id] = found
-    return Contents(images, times)
+    return Contents(images, times, left_out)
 
 
 def parts(studies: Path, file: str, channels: Collection[str]) -> list[Path]:
@@ -107,6 +113,7 @@ def _walk(
     skip: set[str],
     channels: Collection[str],
     times: dict[str, int],
+    left_out: list[str],
     seen: set[tuple[int, int]],
 ) -> Iterator[Found]:
     try:
@@ -117,7 +124,7 @@ def _walk(
         times[folder] = facts.st_mtime_ns if time.time_ns() - facts.st_mtime_ns > _SETTLED_NS else 0
         entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        logger.warning("folder %r left out: %s", folder, error)
+        left_out.append(f"folder {folder!r} left out: {error}")
         return
     files = [entry for entry in entries if entry.is_file()]
     dicom = [entry for entry in files if entry.name.lower().endswith(".dcm")]
@@ -134,7 +141,7 @@ def _walk(
         yield Found((relative + stem).rstrip("/"), relative + group[0], *_sum(images[name] for name in group))
     for entry in entries:
         if entry.is_dir() and entry.path not in skip:
-            yield from _walk(entry.path, f"{relative}{entry.name}/", skip, channels, times, seen)
+            yield from _walk(entry.path, f"{relative}{entry.name}/", skip, channels, times, left_out, seen)
 
 
 def _groups(names: Iterable[str], nameless: bool, channels: Collection[str]) -> dict[str, list[str]]:

@@ -62,10 +62,16 @@ class FolderSource:
     def __init__(self, root: Path, skip: Iterable[Path] = (), channels: Collection[str] = ()) -> None:
         self.root = root
         self._skip, self._channels = tuple(skip), tuple(channels)
+        self._left_out: Sequence[str] = ()
 
     def contents(self) -> Contents:
-        """All images below the folder."""
-        return read_folder(self.root, self._skip, self._channels)
+        """All images below the folder; what is left out is told once."""
+        found = read_folder(self.root, self._skip, self._channels)
+        for sentence in found.left_out:
+            if sentence not in self._left_out:
+                logger.warning("%s", sentence)
+        self._left_out = found.left_out
+        return found
 
     def may_have_changed(self, since: Contents) -> bool:
         """Whether some folder changed."""
