@@ -7,7 +7,8 @@ network; ``--scan`` takes a scan that is there. The peer is ``stock_infer.py``, 
 say where it lies with ``--stock`` or MSKLABEL_STOCK_INFER. Weights are random unless ``--weights`` names the file of a
 trained version. The peer knows one channel, no sides, no variants and no mirrored passes, so that both do without them;
 intensities that a system takes from the scan itself are told to the peer, which does not look for the body.
-Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write.
+Each run is a process of its own; both load and get ready first, which is not timed, then read, segment and write. A
+first run of ours, from which a server learns whether faster backends are worth a trial, is not counted.
 Printed are medians over the runs, of the ratios too. CPU seconds hold on a busy machine, wall seconds on an idle one.
 The ideal time is the network's floating-point operations at the rate of this machine's matrix products, for each side
 in the precision that it computes in.
@@ -85,17 +86,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         scan = _resampled(scan, _system(options).spacing_mm, folder)
     sides = SIDES[1:] if options.skip_stock else SIDES
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    _run("ours", scan, options, folder)
     for number in range(options.repeats):
         for side in sides:
-            arguments = [*sys.argv[1:], "--scan", str(scan), "--worker", side, "--folder", str(folder)]
-            env = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-            if side == "stock":  # large pages are our choice, of which importing our package must not let it profit
-                env["THP_MEM_ALLOC_ENABLE"] = "0"
-            done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env)
-            if done.returncode:
-                sys.exit(f"the run of {side} failed")
-            runs[side].append(json.loads(done.stdout.splitlines()[-1]))
-            run = runs[side][-1]
+            runs[side].append(run := _run(side, scan, options, folder))
             print(f"run {number + 1}, {side}: {run['wall_s']:.1f} s, {run['peak_gib']:.2f} GiB", file=sys.stderr)
     figures: dict[str, Any] = {
         "system": options.system,
@@ -108,16 +102,26 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     if not options.skip_stock:
         pairs = list(zip(runs["ours"], runs["stock"], strict=True))
-        figures["ratios"] = {
-            key: median(ours[key] / stock[key] for ours, stock in pairs) for key in ("wall_s", "cpu_s", "peak_gib")
-        }
+        keys = ("wall_s", "cpu_s", "peak_gib")
+        figures["ratios"] = {key: median(ours[key] / stock[key] for ours, stock in pairs) for key in keys}
         figures["voxels_equal"] = _equal(folder)
         if options.above is not None:
-            figures["voxels_equal_above"] = _equal(folder, scan, options.above)
-            figures["above"] = options.above
+            figures |= {"voxels_equal_above": _equal(folder, scan, options.above), "above": options.above}
     if options.truth:
         figures["dice"] = {side: _dice(folder / f"{side}.nii.gz", options.truth) for side in sides}
     return figures
+
+
+def _run(side: str, scan: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One run of one side."""
+    arguments = [*sys.argv[1:], "--scan", str(scan), "--worker", side, "--folder", str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    if side == "stock":  # large pages are our choice, of which importing our package must not let it profit
+        env["THP_MEM_ALLOC_ENABLE"] = "0"
+    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=env)
+    if done.returncode:
+        sys.exit(f"the run of {side} failed")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def show(figures: dict[str, Any]) -> None:

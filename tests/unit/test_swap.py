@@ -71,15 +71,15 @@ def test_the_version_before_answers_while_the_new_one_is_loaded_where_both_fit(
     monkeypatch.setattr(served, "much_memory_left", lambda device: room_for_two)
     system, versions = with_versions(tmp_path, 3)
     began, go, asked = threading.Event(), threading.Event(), threading.Event()
-    made = Selection()
 
-    def select(*request: Any) -> tuple[str, Any]:
-        if request[3] == version_key("0002"):
-            began.set()
-            assert go.wait(30)
-        return made(*request)
+    class Waiting(Selection):
+        def __call__(self, *request: Any) -> tuple[str, Any]:
+            if request[3] == version_key("0002"):
+                began.set()
+                assert go.wait(30)
+            return super().__call__(*request)
 
-    model = ServedModel(system, versions, "cpu", select)
+    model = ServedModel(system, versions, "cpu", Waiting())
     scan, answers = Scan(body_in_air((30, 28, 6))[0][None], np.eye(4)), []
     model(scan)
     versions.publish("toy", "0002")

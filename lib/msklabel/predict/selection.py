@@ -25,7 +25,8 @@ AUTO = "auto"
 PLAIN = "eager"
 CONVERTED = tuple(OPENVINO_PRECISIONS)
 _FILE = "backends.json"
-_QUICK_VOXELS = 2**17  # a smaller window is not worth a minute of trials
+_QUICK_VOXELS = 2**17  # a smaller window is not worth a minute of trials, unless scans have very many of them
+_SLOW_S = 2.0  # that the network takes for a scan of those
 
 
 class Selection:
@@ -62,10 +63,11 @@ class Selection:
         if self.backend != AUTO:
             require_backend(self.backend, device)
             return self._in_process(self.backend, system, weights, site)
-        if self.folder is None or math.prod(system.patch_voxels) < _QUICK_VOXELS:
-            return self._in_process(PLAIN, system, weights, site)
         key = _key(system, site)
-        known = self._remembered().get(key, {}).get("backend")
+        remembered = self._remembered()
+        if self.folder is None or (_is_quick(system) and key not in remembered):
+            return self._in_process(PLAIN, system, weights, site)
+        known = remembered.get(key, {}).get("backend")
         kept = self._place(system, version, member)
         chosen = kept_backend(kept) if known in CONVERTED else None
         if chosen:
@@ -84,6 +86,21 @@ class Selection:
         if known in CONVERTED:
             return known, _converted(kept, known)
         return self._in_process(known, system, weights, site)
+
+    def slow(self, system: System, device: torch.device, network_s: float) -> bool:
+        """Take note of how long the network took for a scan with PyTorch as it is.
+
+        Returns:
+            Whether it took so long that, from the next loading on, a trial is worth its time, which it was not before.
+        """
+        if self.folder is None or self.backend != AUTO or network_s < _SLOW_S or not _is_quick(system):
+            return False
+        key = _key(system, site_of(system, device))
+        if key in self._remembered():
+            return False
+        self._remember(key, {"scan_s": round(network_s, 1)})
+        logger.info("%s: the network took %.1f s for a scan; what runs it faster is looked for", system.name, network_s)
+        return True
 
     def _in_process(self, name: str, system: System, weights: Weights, site: Site) -> tuple[str, Forward]:
         return name, BACKENDS[name](loaded_network(system, weights), site)
@@ -129,6 +146,10 @@ class Selection:
 def version_key(version: str, variant: str = "") -> str:
     """Name of a version's weights among those of a system."""
     return f"{variant or 'first'}/{version}"
+
+
+def _is_quick(system: System) -> bool:
+    return math.prod(system.patch_voxels) < _QUICK_VOXELS
 
 
 def site_of(system: System, device: torch.device) -> Site:

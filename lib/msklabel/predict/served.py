@@ -19,7 +19,7 @@ from msklabel.networks import Weights
 from msklabel.predict.backends import Forward
 from msklabel.predict.engine import Engine, Segmentation
 from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
-from msklabel.predict.selection import Selection, version_key
+from msklabel.predict.selection import PLAIN, Selection, version_key
 from msklabel.system import System
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class ServedModel:
         self._loading = threading.Lock()
         self._loaded: dict[str, _Loaded] = {}
         self._coming: str | None = None  # version that is loaded while the one before answers
+        self._slow = False  # what is loaded: something faster is to be looked for
 
     @property
     def version(self) -> str | None:
@@ -68,9 +69,14 @@ class ServedModel:
 
     @property
     def behind(self) -> bool:
-        """Whether the version in service can be loaded ahead: in place of an older one, or if much memory is left."""
+        """Whether the version in service can be loaded ahead, or anew as it turned out to be slow.
+
+        In place of an older one, or if much memory is left.
+        """
         name, loaded = self.version, self._loaded.get("")
-        return name is not None and (loaded.version != name if loaded else much_memory_left(self.device))
+        if name is None or (loaded and loaded.version != name):
+            return name is not None
+        return (not loaded or self._slow) and much_memory_left(self.device)
 
     @property
     def can_replace(self) -> bool:
@@ -91,11 +97,11 @@ class ServedModel:
         """
         with self._loading:
             name = self.version
-            if name is None or not self.can_replace or self._loaded[""].version == name:
+            if name is None or not self.can_replace or (self._loaded[""].version == name and not self._slow):
                 with self._lock:
                     self._engine("")
                 return
-            self._coming = name
+            self._coming, self._slow = name, False
             try:
                 loaded = self._load("", name)
                 with self._lock:  # who segments with the one before is let finish
@@ -115,6 +121,8 @@ class ServedModel:
         with self._alone():
             loaded = self._engine("")
             name, result = loaded.version, loaded.segment(scan)
+            if loaded.backend == PLAIN:
+                self._slow |= self.select.slow(self.system, torch.device(self.device), result.seconds["network"])
             if not self.system.variants:
                 return name, result
             percent = muscle_fat_fraction_percent(self.system, scan, result.labels.array)
