@@ -94,6 +94,16 @@ def test_weights_of_another_profile_name_the_remedy(studies: Path, tmp_path: Pat
         infer(studies / "scan.nii.gz", SYSTEM, tmp_path / "label.nii.gz", state=studies / ".msklabel", device="cpu")
 
 
+@pytest.mark.parametrize("command", [["infer", "--model", f"{SYSTEM}_threshold"], ["interpolate"]])
+def test_a_label_map_never_takes_the_place_of_what_it_is_made_from(studies: Path, command: list[str]) -> None:
+    scan = studies / "scan.nii.gz"
+    before = scan.read_bytes()
+    ended = CliRunner().invoke(cli.app, [*command, str(scan), "-o", str(studies / ".msklabel" / ".." / scan.name)])
+    assert isinstance(ended.exception, UserError)
+    assert "is what is read; give the label map another name" in str(ended.exception)
+    assert scan.read_bytes() == before
+
+
 def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None:
     with pytest.raises(Unreachable, match="the database does not answer"):
         train_module.train(SYSTEM, studies, database=NOWHERE)

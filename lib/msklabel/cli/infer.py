@@ -39,7 +39,7 @@ def infer(
     from msklabel.predict.served import ServedModel
     from msklabel.predict.source import read_for
 
-    check_output(output)
+    check_output(output, image)
     check_device(device, "--device")
     if backend not in (AUTO, *BACKENDS):
         raise UserError(f"--backend: {backend!r}; one of {AUTO}, {', '.join(BACKENDS)}")

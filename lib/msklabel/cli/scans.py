@@ -38,7 +38,7 @@ def interpolate(
     from msklabel.imaging.write import write_labels
     from msklabel.predict.interpolate import fill, read_drawn
 
-    check_output(output)
+    check_output(output, label)
     wanted = [part.strip() for part in slices.split(",") if part.strip()]
     if not all(part.isdigit() for part in wanted):
         raise UserError(f"--slices: expected whole numbers from 0, comma-separated, got {slices!r}")

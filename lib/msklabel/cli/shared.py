@@ -36,13 +36,15 @@ def state_folder(studies: Path, state: Path | None) -> Path:
     return state or studies / ".msklabel"
 
 
-def check_output(output: Path) -> None:
-    """Refuse, before any work, a label map that could not be written.
+def check_output(output: Path, source: Path) -> None:
+    """Refuse, before any work, a label map that could not be written, or would take the place of what it is made from.
 
     Raises:
-        UserError: If its suffix is none that can be written, or its folder does not exist.
+        UserError: If its suffix is none that can be written, its folder does not exist, or it is the source itself.
     """
     if not output.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha")):
         raise UserError(f"{output}: cannot write this format; use .nii.gz or .nrrd")
     if not output.parent.is_dir():
         raise NotFound(f"{output.parent}: no such folder")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"{output} is what is read; give the label map another name")
