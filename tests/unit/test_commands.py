@@ -104,6 +104,20 @@ def test_a_label_map_never_takes_the_place_of_what_it_is_made_from(studies: Path
     assert scan.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("option", "number", "least"), [("--seed", "-1", 0), ("--epochs", "-1", 1), ("--epochs", "0", 1)]
+)
+def test_a_demo_with_a_number_that_cannot_be_clears_nothing(
+    tmp_path: Path, option: str, number: str, least: int
+) -> None:
+    kept = tmp_path / SYSTEM / "kept"
+    kept.mkdir(parents=True)
+    ended = CliRunner().invoke(cli.app, ["demo", SYSTEM, "--out", str(tmp_path), option, number])
+    assert ended.exit_code == 2
+    assert f"greater than or equal to {least}" in " ".join(ended.output.split())
+    assert kept.is_dir()
+
+
 def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None:
     with pytest.raises(Unreachable, match="the database does not answer"):
         train_module.train(SYSTEM, studies, database=NOWHERE)
