@@ -118,6 +118,12 @@ def test_a_demo_with_a_number_that_cannot_be_clears_nothing(
     assert kept.is_dir()
 
 
+def test_a_model_is_imported_into_no_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nope: no such folder"):
+        train_module.import_nnunet(SYSTEM, tmp_path, tmp_path / "nope")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None:
     with pytest.raises(Unreachable, match="the database does not answer"):
         train_module.train(SYSTEM, studies, database=NOWHERE)

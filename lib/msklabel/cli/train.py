@@ -10,7 +10,7 @@ import typer
 
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli.backup import Database
-from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console
+from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console, state_folder
 from msklabel.system import PAPER
 
 
@@ -18,7 +18,7 @@ def train(
     system: Annotated[str, typer.Argument(help="System to train.")],
     studies: Studies,
     epochs: Annotated[
-        int | None, typer.Option(help="Instead of the recipe's number, or of half of it in fine-tuning.")
+        int | None, typer.Option(min=1, help="Instead of the recipe's number, or of half of it in fine-tuning.")
     ] = None,
     folds: Annotated[int, typer.Option(help="Train so many members by cross-validation, split by patient.")] = 1,
     on_all: Annotated[
@@ -71,9 +71,9 @@ def import_nnunet(
     from msklabel.learn.versions import Versions
 
     chosen = load_catalogue(configs, [system], profile)[system]
+    store = Versions(state_folder(studies, state) / "models")
     names = [name.strip() for name in folds.split(",")]
     members = [read_members(folder, chosen, name, orientation) for name in names]
-    store = Versions((state or studies / ".msklabel") / "models")
     metrics = {"imported_from": folder.name, "members": len(members), "validated": False, "mean_dice": None}
     version = store.add(chosen, members, {**metrics, "fingerprint": chosen.fingerprint, "profile": chosen.profile})
     if publish:
