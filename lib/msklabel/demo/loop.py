@@ -158,13 +158,14 @@ class Annotator:
     def train(self, epochs: int) -> float:
         """Train and wait until it is done; returns seconds."""
         started = time.monotonic()
+        shown = self._training()  # of the training before, until this one ends an epoch
         self.client.train_start(self.system.name, {"max_epochs": epochs})
-        shown = -1
         while self.client.train_status(check_if_running=True):
-            stats = self.client.info()["train_stats"][self.system.name]
-            if stats.get("epoch", 0) != shown and stats.get("epoch"):
-                shown = stats["epoch"]
-                self.say(f"training: epoch {shown} of {stats['total_epochs']}, loss {stats['train']['loss']:.3f}")
+            stats = self._training()
+            if stats != shown and stats.get("epoch"):
+                shown = stats
+                epoch, loss = stats["epoch"], stats["train"]["loss"]
+                self.say(f"training: epoch {epoch} of {stats['total_epochs']}, loss {loss:.3f}")
             if time.monotonic() - started > _TRAINING_SECONDS:
                 raise UserError(f"the training takes longer than {_TRAINING_SECONDS:.0f} s")
             time.sleep(1)
@@ -172,6 +173,10 @@ class Annotator:
         if status["status"] != "DONE":
             raise UserError(f"the training ended as {status['status']}: {' '.join(status.get('details', [])[-3:])}")
         return time.monotonic() - started
+
+    def _training(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.client.info()["train_stats"][self.system.name]
+        return stats
 
     def test(self, model: str, folder: Path, keep_first_as: Path | None = None) -> CaseDice:
         """Dice on the held-out phantoms, which reach the server as sessions, never as part of its pool."""
