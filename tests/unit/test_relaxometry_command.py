@@ -100,6 +100,17 @@ def test_no_cohort_is_called_as_all_together_are(study: Path, tmp_path: Path) ->
         run(study, tmp_path, "--register", "none", "--cohort", "group", "--clinical", str(tmp_path / "some.csv"))
 
 
+def test_cohorts_whose_names_differ_in_signs_only_have_maps_of_their_own(study: Path, tmp_path: Path) -> None:
+    people = pd.read_csv(study / "people.csv")
+    people["group"] = ["<60" if n < 20 else ">60" for n in range(PATIENTS)]
+    people.to_csv(tmp_path / "some.csv", index=False)
+    more = ["--register", "none", "--cohort", "group", "--clinical", str(tmp_path / "some.csv")]
+    table = run(study, tmp_path, *more, maps="aligned").set_index("cohort")
+    for cohort in ("all", "<60", ">60"):
+        r = nib.load(tmp_path / f"{table.loc[cohort, 'maps']}_r.nii.gz").get_fdata()
+        assert np.nanmean(r) == pytest.approx(table.loc[cohort, "mean_r"], abs=1e-6)
+
+
 def test_maps_that_lie_right_already_and_the_false_discovery_rate(study: Path, tmp_path: Path) -> None:
     table = run(study, tmp_path, "--register", "none", "--fdr", "--adjust", "age_years", maps="aligned")
     p = nib.load(tmp_path / "all_fat_fraction_percent_p.nii.gz").get_fdata()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Result:
     """What was found.
 
     Attributes:
-        table: A row for each cohort and exposure.
+        table: A row for each cohort and exposure; ``maps`` is what the names of its maps begin with.
         likeness: A row for each patient: correlation with the reference about the mask, after registration.
         maps: R and p of each cohort and exposure, by file name without suffix.
         affine: Of these maps.
@@ -126,7 +127,8 @@ def relaxometry_folder(
     moved = _moved(space, files, how, say)
     likeness = pd.DataFrame([_likeness(scan, one, space) for scan, one in moved.items()])
     stack = np.stack([one.values for one in moved.values()])
-    rows, found = [], {}
+    rows: list[dict[str, object]] = []
+    found: dict[tuple[str, str], Relaxometry] = {}
     for cohort, members in _cohorts(facts, how.cohort).items():
         for exposure in exposures:
             row, result = _correlate(stack[members], space.mask, facts[members], exposure, how)
@@ -135,18 +137,15 @@ def relaxometry_folder(
                 found[cohort, exposure] = result
     if not found:
         raise UserError(str(rows[0]["note"]))
-    table = pd.DataFrame(rows)
+    stems = _file_stems(found)
+    table = pd.DataFrame([row | {"maps": stems.get((str(row["cohort"]), str(row["exposure"])), "")} for row in rows])
     notes = [f"{scan}: little like the reference after registration" for scan in _doubtful(likeness)]
     if how.cohort and (unsaid := facts["cohort"].isna()).any():
         notes.append(f"no {how.cohort} is known of {', '.join(facts.index[unsaid])}: with all, and in no cohort")
     provenance = [*software(), *of_files("file", [reference, mask, clinical]), *of_files("map", files.values())]
     provenance += of_table("quantities", quantities) if quantities else []
     report = relaxometry_report(space, found, table, likeness, notes, _words(how), provenance)
-    named = {
-        f"{_plain(cohort)}_{_plain(exposure)}_{what}": getattr(one, what)
-        for (cohort, exposure), one in found.items()
-        for what in ("r", "p")
-    }
+    named = {f"{stems[key]}_{what}": getattr(one, what) for key, one in found.items() for what in ("r", "p")}
     return Result(table, likeness, named, space.affine, report)
 
 
@@ -297,6 +296,16 @@ def _words(how: How) -> list[str]:
         "A voxel counts where every patient of the cohort has a relaxation time. PSV is the share of these voxels with "
         "p < 0.05; by chance alone it would be about 5 % where p is not corrected.",
     ]
+
+
+def _file_stems(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What the names of each one's files begin with: plain letters, and a number where <60 and >60 were the same."""
+    found: dict[tuple[str, str], str] = {}
+    for cohort, exposure in keys:
+        stem = f"{_plain(cohort)}_{_plain(exposure)}"
+        names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
+        found[cohort, exposure] = next(name for name in names if name not in found.values())
+    return found
 
 
 def _plain(text: str) -> str:
