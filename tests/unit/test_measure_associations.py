@@ -185,12 +185,24 @@ class TestCommand:
 
     def test_columns_that_are_missing_or_no_numbers(self, folder):
         assert "the column speed is missing" in str(self.run(folder, "--outcome", "speed").exception)
-        assert "sex of s0 is 'male', which is no number" in str(self.run(folder, "--outcome", "sex").exception)
+        pd.read_csv(folder / "c.csv").assign(ward="north").to_csv(folder / "c.csv", index=False)
+        assert "ward of s0 is 'north', which is no number" in str(self.run(folder, "--outcome", "ward").exception)
         assert "no model 'cox'; models: linear, log, logistic" in str(
             self.run(folder, "--outcome", "falls:cox").exception
         )
         other = ("--outcome", "grip_kg", "--exposure", "bone:area_cm2")
         assert "no exposure 'bone:area_cm2'; there are muscle:area_cm2" in str(self.run(folder, *other).exception)
+
+    def test_sex_is_adjusted_for_as_a_number(self, folder):
+        people = pd.read_csv(folder / "c.csv")
+        people["sex"] = ["M" if age > 70 else "w" for age in people["age_years"]]
+        people.assign(man=(people["sex"] == "M").astype(int)).to_csv(folder / "c.csv", index=False)
+        found = []
+        for column in ("sex", "man"):
+            result = self.run(folder, "--outcome", "grip_kg", "--adjust", f"{column},height_cm")
+            assert result.exit_code == 0, result.output
+            found.append(pd.read_csv(folder / "out" / "associations.csv").loc[1, ["estimate", "p"]].tolist())
+        assert found[0] == found[1] and np.isfinite(found[0]).all()
 
     def test_a_scan_that_is_there_twice_is_refused(self, folder):
         table = pd.read_csv(folder / "q.csv")

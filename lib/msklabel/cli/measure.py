@@ -147,7 +147,9 @@ def associate(
     exposure: Annotated[
         list[str] | None, typer.Option(help="structure:quantity; again for more; default: all.")
     ] = None,
-    adjust: Annotated[str, typer.Option(help="Columns to adjust for, by commas.")] = "age_years,height_cm,weight_kg",
+    adjust: Annotated[
+        str, typer.Option(help="Columns to adjust for, by commas; of numbers, or sex.")
+    ] = "age_years,height_cm,weight_kg",
     pdf: Pdf = False,
 ) -> None:
     """Relate quantities to outcomes: regressions, unadjusted and adjusted, and sarcopenia's heat map."""

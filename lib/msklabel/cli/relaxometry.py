@@ -28,7 +28,7 @@ def relaxometry(
     transforms: Annotated[
         Path | None, typer.Option(help="Folder of ITK transforms, <scan>.tfm, instead of a registration.")
     ] = None,
-    adjust: Annotated[str, typer.Option(help="Columns to adjust for, by commas.")] = "",
+    adjust: Annotated[str, typer.Option(help="Columns to adjust for, by commas; of numbers, or sex.")] = "",
     cohort: Annotated[str | None, typer.Option(help="Column that parts the patients.")] = None,
     fdr: Annotated[bool, typer.Option(help="Adjust p for the false discovery rate.")] = False,
     pdf: Pdf = False,

@@ -23,6 +23,7 @@ _RANGES = {
     "chair_stands_s": (0, 600),
 }
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female", "w": "female"}
+_SEX_AS_NUMBER = {"female": 0, "male": 1}  # to adjust for it
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -101,7 +102,7 @@ def read_clinical(file: Path, needed: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def number_columns(file: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Some columns of a table as numbers.
+    """Some columns of a table as numbers; ``sex`` is 1 for male, 0 for female.
 
     Raises:
         UserError: If a column is missing or holds something else.
@@ -113,7 +114,8 @@ def number_columns(file: Path, table: pd.DataFrame, columns: Iterable[str]) -> p
 
 
 def _numbers(file: Path, table: pd.DataFrame, column: str) -> pd.Series:
-    values = pd.to_numeric(table[column], errors="coerce").astype(float)
+    cells = table[column].map(lambda cell: _SEX_AS_NUMBER.get(cell, cell)) if column == "sex" else table[column]
+    values = pd.to_numeric(cells, errors="coerce").astype(float)
     wrong = table[values.isna() & table[column].notna() | np.isinf(values)]
     if len(wrong):
         case = wrong.iloc[0].get("scan", wrong.index[0])
