@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +21,7 @@ from test_simulate import SETTING, TOY, case
 
 import msklabel.cli.simulate as command
 from msklabel.choose.simulate.judge import Judge
-from msklabel.choose.simulate.run import Cell, run_cells, save_cases
+from msklabel.choose.simulate.run import Cell, _begin_process, run_cells, save_cases
 from msklabel.choose.simulate.scans import Case, LabelledScan, folder_key, prepare, read_folder
 from msklabel.choose.simulate.statistics import comparisons, penalty_matrix, read_points
 from msklabel.choose.simulate.train import _parts, train
@@ -42,6 +48,16 @@ def folder(tmp_path: Path) -> Path:
 
 def owners(folder: Path) -> list[tuple[str, str]]:
     return [(one.patient, one.site) for one in read_folder(TOY, folder)]
+
+
+def test_ctrl_c_ends_the_cells_that_wait_as_well() -> None:
+    started = time.monotonic()
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_process) as pool:
+        process = pool.submit(os.getpid).result()
+        waiting = [pool.submit(time.sleep, 60) for _ in range(3)]
+        os.kill(process, signal.SIGINT)
+        assert all(isinstance(one.exception(), BrokenProcessPool) for one in waiting)
+    assert time.monotonic() - started < 60
 
 
 def test_results_of_other_scans_are_not_taken_for_these(tmp_path: Path) -> None:

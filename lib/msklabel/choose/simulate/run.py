@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -162,7 +163,7 @@ def run_cells(
     out.mkdir(parents=True, exist_ok=True)
     todo = missing_cells(cells, systems, cases, setting, out)
     context = get_context("spawn")  # a forked child would inherit the threads of this one
-    with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin_process) as pool:
         jobs = {pool.submit(_cell, cell, systems[cell.system], cases[cell.system], setting, out): cell for cell in todo}
         for job in as_completed(jobs):
             yield jobs[job], job.result()
@@ -204,7 +205,8 @@ def load_cases(file: Path) -> list[Case]:
     return cases
 
 
-def _one_thread() -> None:
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it; Python's way it would go on with the next cell
     torch.set_num_threads(1)
     keep_freed_memory(large=True)
 
