@@ -38,7 +38,8 @@ def studies(tmp_path: Path) -> Path:
     versions = Versions(tmp_path / ".msklabel" / "models")
     reasons = ["published: mean Dice 0.5 on 12 frozen scans, where the version before had 0.4"]
     facts = {"mean_dice": 0.5, "training_scans": 10, "validation_scans": 12, "time": "2026-11-22T21:47:43+0000"}
-    versions.add(system, [weights_of(build_network(system))], {**facts, "reasons": reasons})
+    metrics = {**facts, "profile": system.profile, "reasons": reasons}
+    versions.add(system, [weights_of(build_network(system))], metrics)
     versions.publish(SYSTEM, "0001")
     return tmp_path
 
@@ -124,9 +125,19 @@ def test_a_model_is_imported_into_no_folder_that_is_not_there(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_training_for_another_profile_than_the_one_in_service_has_to_be_meant(studies: Path) -> None:
+    says = "version 0001 in service is of profile demo; give --profile demo, or --from-scratch to change to"
+    with pytest.raises(UserError, match=says):
+        train_module.train(SYSTEM, studies)
+    assert not (studies / ".msklabel" / "msklabel.db").exists()
+    for meant in ({"profile": "demo"}, {"from_scratch": True}):
+        with pytest.raises(UserError, match="no labelled scans to train on yet"):
+            train_module.train(SYSTEM, studies, **meant)
+
+
 def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None:
     with pytest.raises(Unreachable, match="the database does not answer"):
-        train_module.train(SYSTEM, studies, database=NOWHERE)
+        train_module.train(SYSTEM, studies, profile="demo", database=NOWHERE)
     with pytest.raises(Unreachable, match="the database does not answer"):
         versions_module.compare(SYSTEM, "0001", "0001", studies, database=NOWHERE)
     assert not (studies / ".msklabel" / "msklabel.db").exists()

@@ -11,7 +11,8 @@ import typer
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli.backup import Database
 from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console, state_folder
-from msklabel.system import PAPER
+from msklabel.errors import UserError
+from msklabel.system import PAPER, System
 
 
 def train(
@@ -25,7 +26,9 @@ def train(
         bool, typer.Option(help="Keep no scan for validation; the version counts as not validated.")
     ] = False,
     from_version: Annotated[str, typer.Option("--from", help="Version to start from; the served one by default.")] = "",
-    from_scratch: Annotated[bool, typer.Option(help="Start from fresh weights.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option(help="Start from fresh weights, also those of another profile.")
+    ] = False,
     variant: Annotated[str, typer.Option(help="Train a variant of the system, on the scans that it is for.")] = "",
     configs: Configs = None,
     profile: Profile = PAPER,
@@ -36,6 +39,8 @@ def train(
     """Train a system on the labels submitted so far; goes on where a stopped training was."""
     from msklabel.work import Work
 
+    if not from_scratch:
+        _require_profile_in_service(load_catalogue(configs, [system], profile)[system], studies, state, variant)
     conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state, database=database)
     work = Work(str(app_folder()), str(studies), conf)
     request: dict[str, Any] = {
@@ -79,6 +84,20 @@ def import_nnunet(
     if publish:
         store.publish(system, version.name)
     console.print(f"{system}: version {version.name} stored, {'served' if publish else 'not served'}, not validated")
+
+
+def _require_profile_in_service(system: System, studies: Path, state: Path | None, variant: str) -> None:
+    """Refuse a training by mistake for another profile: the server that runs could not load what comes out of it."""
+    from msklabel.learn.versions import Versions
+
+    store = Versions((state or studies / ".msklabel") / "models")
+    served = store.serving(system.name, variant)
+    profile = store.get(system.name, served).metrics.get("profile") if served else None
+    if profile and profile != system.profile:
+        raise UserError(
+            f"{system.name}: version {served} in service is of profile {profile}; give --profile {profile}, or "
+            f"--from-scratch to change to profile {system.profile}, for the server as well"
+        )
 
 
 def _log_to_console() -> None:
