@@ -144,13 +144,20 @@ class Options:
 
 
 def check_device(device: str | None, option: str) -> None:
-    """Refuse what is no device.
+    """Refuse what is no device, and a GPU that is not there.
 
     Raises:
         ConfigError: If it is none.
     """
-    if device and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not device or device == "cpu":
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", device):
         raise ConfigError(f"{option}: {device!r}; one of cpu, cuda or cuda:N")
+    import torch  # takes a second
+
+    found = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= found:
+        raise ConfigError(f"{option}: {device!r}; PyTorch ({torch.__version__}) finds {found} GPUs here")
 
 
 def _minutes(conf: Mapping[str, str], key: str, default: float) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from test_imaging import write_slice
@@ -109,6 +110,15 @@ def test_a_command_refuses_an_unknown_device_or_backend_also_where_it_has_no_eff
 def test_options_name_what_is_wrong(studies: str, conf: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Options.from_conf(studies, conf)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:12", 8)])
+def test_a_gpu_that_is_not_there_is_refused(device: str, gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ConfigError, match=rf"--conf device: '{device}'; PyTorch \(.*\) finds {gpus} GPUs here"):
+        Options.from_conf(".", {"device": device})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 13)
+    assert Options.from_conf(".", {"device": device}).device == device
 
 
 def test_conf_takes_two_words_as_monai_labels_users_write_it() -> None:
