@@ -210,6 +210,13 @@ class TestCommand:
         result = self.run(folder, "--outcome", "grip_kg")
         assert "muscle (both) of s0 is there twice; give each scan once" in str(result.exception)
 
+    @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+    def test_a_table_in_another_encoding_is_told_what_it_wants(self, folder, encoding):
+        people = pd.read_csv(folder / "c.csv").assign(ward="Süd")
+        people.to_csv(folder / "c.csv", index=False, encoding=encoding)
+        said = str(self.run(folder, "--outcome", "grip_kg").exception)
+        assert said == "c.csv: is not in UTF-8; save it as CSV UTF-8, as Excel calls it"
+
     def test_scans_that_are_numbered_keep_their_zeros(self, folder):
         for name in ("q.csv", "c.csv"):
             table = pd.read_csv(folder / name)

@@ -31,7 +31,7 @@ def read_table(file: Path) -> pd.DataFrame:
 
     Raises:
         NotFound: If there is no such file.
-        UserError: If it is no table, is empty, or names a column twice.
+        UserError: If it is no table, not in UTF-8, empty, or names a column twice.
     """
     if not file.is_file():
         raise NotFound(f"{file}: no such file")
@@ -40,7 +40,9 @@ def read_table(file: Path) -> pd.DataFrame:
         names = [name.strip().strip('"') for name in head]
         scans: Any = {name: str for name in names if name.strip() == "scan"}  # 001 is no number
         table = pd.read_csv(file, encoding="utf-8-sig", skipinitialspace=True, dtype=scans)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file.name}: is not in UTF-8; save it as CSV UTF-8, as Excel calls it") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{file.name}: cannot be read as a CSV table with a header") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
