@@ -150,6 +150,8 @@ def test_train_and_compare_ask_the_database_that_is_named(studies: Path) -> None
         (sqlite3.OperationalError("database or disk is full"), "the disk is full or cannot be written; make room"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: cannot be read or written (Permission"),
         (OSError(errno.EROFS, "Read-only file system", "/x/y"), "/x/y: cannot be read or written (Read-only"),
+        (OSError(errno.ENOTDIR, "Not a directory", "/x/y"), "/x/y: cannot be read or written (Not a directory"),
+        (OSError(errno.EEXIST, "File exists", "/x/y"), "/x/y: cannot be read or written (File exists"),
     ],
 )
 def test_a_disk_that_takes_nothing_is_one_sentence(
