@@ -348,3 +348,9 @@ def test_notes_come_as_a_form_or_as_json(open_site: Site) -> None:
     told = noted(json={"info": {"note": "d"}})
     assert (told["note"], told["height_cm"], "info" in told) == ("d", 172, False)
     assert noted(json={"height_cm": None, "note": None})["height_cm"] is None
+
+
+def test_a_viewers_label_may_be_as_large_as_any_other_label(open_site: Site) -> None:
+    form = {"params": (None, '{"frames": []}'), "label": ("label", bytes(3 << 20))}
+    answer = open_site.ask("PUT", f"/msk/viewer/label?image={IMAGE}&system={SYSTEM}", files=form)
+    assert (answer.status_code, "web viewers need the scans in a PACS" in answer.json()["detail"]) == (400, True)

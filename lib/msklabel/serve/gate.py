@@ -20,7 +20,7 @@ from msklabel.serve.users import ANYBODY, User, Users
 from msklabel.serve.web_sessions import WebSessions
 
 _PUBLIC = ("/", "/docs", "/openapi.json", "/favicon.ico")
-_UPLOADS = ("/datastore", "/session", "/infer")
+_UPLOADS = ("/datastore", "/session", "/infer", "/msk/viewer")
 _READS = ("GET", "HEAD", "OPTIONS")
 
 

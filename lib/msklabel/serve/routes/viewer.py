@@ -191,7 +191,8 @@ def _submit(
     size = shown["columns"] * shown["rows"] * len(shown["frames"])
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        pictures = unpacker.decompress(file.read_bytes(), size + 1)
+        with file.open("rb") as stream:
+            pictures = unpacker.decompress(stream.read(size + 1), size + 1)
     except zlib.error as error:
         raise UserError("the viewer's label is damaged; submit it again") from error
     array = from_pictures(pictures, named, shown["frames"], (shown["columns"], shown["rows"]))
