@@ -70,6 +70,15 @@ def test_roles(token_site: Site, method: str, path: str, token: str, status: int
     assert token_site.ask(method, path, token=token).status_code == status
 
 
+@pytest.mark.parametrize("other", ['settings={"a":1}', "list[]=1", "name=Müller", "flag"])
+def test_cookies_of_other_servers_of_the_host_do_not_sign_a_browser_out(token_site: Site, other: str) -> None:
+    form = {"username": "anna", "password": ANNOTATOR_TOKEN}
+    session = token_site.ask("POST", "/auth/session", data=form).cookies["msklabel_session"]
+    cookies = f"{other}; msklabel_session={session}".encode().decode("latin-1")
+    for sent, status in ((cookies, 200), (f"{other}; msklabel_session=x".encode().decode("latin-1"), 401)):
+        assert no_token(token_site, "GET", "/datastore/", Cookie=sent) == status
+
+
 def test_saving_a_result_needs_the_role_of_saving_a_label(token_site: Site) -> None:
     form = {"params": (None, '{"save_label": true}')}
     answer = token_site.ask("POST", f"/infer/{DRAFT}?image=hip_0", token=USER_TOKEN, files=form)

@@ -11,8 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 
 from msklabel.serve.users import User
@@ -79,11 +79,8 @@ class WebSessions:
 
 
 def _read(cookies: str) -> str:
-    try:
-        morsel = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """Our cookie; those of other servers of this host may hold what Python's own parser gives up at."""
+    return cookie_parser(cookies).get(COOKIE, "")
 
 
 def _digest(key: str) -> bytes:
