@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,20 @@ def test_a_backup_made_under_way_is_whole_and_can_be_put_back(studies: Path, dat
     np.testing.assert_array_equal(read(again.get_label_uri("a", "final")), blocks(1))
     assert model.read_bytes() == b"weights"
     submit(again, 3)
+
+
+def test_the_database_of_a_backup_is_one_file_that_can_be_read_where_nothing_may_be_written(
+    studies: Path, data: MskDatastore
+) -> None:
+    submit(data, 1)
+    target = studies.parent / "backup"
+    back_up(state_of(studies), target, silent)
+    assert sorted(path.name for path in target.iterdir()) == ["backup.json", "labels", "msklabel.db"]
+    with closing(sqlite3.connect(f"file:{target / 'msklabel.db'}?mode=ro", uri=True)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)  # WAL needs files beside it
+    assert verify(target, silent).problems == []
+    restore(target, state_of(studies), silent)
+    assert sorted(path.name for path in target.iterdir()) == ["backup.json", "labels", "msklabel.db"]
 
 
 def test_verify_names_what_is_damaged_or_missing(

@@ -223,6 +223,7 @@ def copy_database(source: Path, target: Path) -> None:
     try:
         with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
             old.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")  # one file, which can be read where nothing may be written
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
