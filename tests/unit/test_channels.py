@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,17 @@ def test_the_store_lists_channels_as_one_image(tmp_path: Path) -> None:
     image = data.store.images.get("p1")
     data.store.images.refresh()
     assert data.store.images.get("p1").shape == image.shape == [8, 7, 5]  # still known, so not read again
+
+
+def test_an_archive_holds_all_channels_of_an_image(tmp_path: Path) -> None:
+    for name in ("p1_OP", "p1_IP", "p2"):
+        scan(tmp_path / "s" / f"{name}.nii.gz")
+    data = store(tmp_path / "s", DIXON, TISSUES)
+    label = write(tmp_path / "label.nii.gz", blocks(1, 2))
+    data.save_label("p1", str(label), "final", {"model": "thigh_dixon"})
+    with zipfile.ZipFile(data.get_dataset_archive(None)) as archive:
+        images = sorted(name for name in archive.namelist() if name.startswith("image/"))
+    assert images == ["image/p1_IP.nii.gz", "image/p1_OP.nii.gz"]
 
 
 def test_the_store_notices_a_change_of_any_channel(tmp_path: Path) -> None:

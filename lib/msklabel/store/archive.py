@@ -67,9 +67,7 @@ def write_archive(store: Store, record: dict[str, Any], limit: int | None = None
     try:
         with storage_full_told(), zipfile.ZipFile(name, "w", strict_timestamps=False) as archive:
             for version, image in finished[: limit if limit and limit > 0 else None]:
-                source = store.images.path(image.id)
-                files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
-                for file in files:
+                for file in store.images.files(image.id):
                     archive.write(file, f"image/{file.relative_to(store.studies).as_posix()}")
                 archive.write(store.labels.file(version), f"label/{image.id}{SUFFIX}")
             archive.writestr("metadata.json", json.dumps(record))

@@ -139,6 +139,17 @@ class Images:
         """
         return self._source.locate(image_id, self.get(image_id).file or "")
 
+    def files(self, image_id: str) -> list[Path]:
+        """Absolute paths of all files of an image: of the series, or of its channels.
+
+        Raises:
+            NotFound: If there is no such image, or its file is not there at present.
+        """
+        path = self.path(image_id)
+        if path.is_dir():
+            return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        return parts(self._studies, path.relative_to(self._studies).as_posix(), self._channels)
+
     def grid(self, image_id: str) -> Grid:
         """The voxel grid; the scan is read once, and again when its file changed.
 
