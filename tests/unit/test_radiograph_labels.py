@@ -14,6 +14,7 @@ from radiograph_samples import COLUMNS, ROWS, write_cr
 
 from msklabel.catalogue import load_catalogue
 from msklabel.errors import UserError
+from msklabel.imaging import ImageError, spacing_mm
 from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.read import read_labels, read_scan
 from msklabel.learn.versions import Versions
@@ -88,6 +89,24 @@ def test_a_label_that_lies_elsewhere_is_still_refused(make, change: str, tmp_pat
     store = MskDatastore(studies, tmp_path / "state", {SYSTEM.name: SYSTEM})
     with pytest.raises(UserError, match="does not lie on its scan"):
         store.save_label("hip", str(label), "final", {})
+
+
+def test_notes_that_come_or_change_beside_a_radiograph_are_read(tmp_path: Path) -> None:
+    image = png(tmp_path)
+    notes = tmp_path / "hip.json"
+    notes.unlink()
+    data = MskDatastore(tmp_path, tmp_path / ".msklabel", {SYSTEM.name: SYSTEM})
+    images = data.store.images
+    with pytest.raises(ImageError, match=r"to a file hip\.json beside it"):
+        images.grid("hip")
+    for step_mm in (0.1, 0.25):
+        notes.write_text(json.dumps({"spacing_mm": [step_mm, step_mm]}))
+        assert spacing_mm(images.grid("hip").affine) == pytest.approx((step_mm, step_mm, 1))
+    assert images.unreadable() == {}
+    notes.write_text(json.dumps({"spacing_mm": [0.5, 0.5], "side": "L"}))
+    images.refresh()
+    assert images.get("hip").shape is None
+    assert images.files("hip") == [image, notes]
 
 
 def test_only_radiographs_have_a_grid_of_viewers(tmp_path: Path) -> None:

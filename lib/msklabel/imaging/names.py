@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
@@ -11,6 +12,21 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")  # radiographs, only read
 def is_image(path: Path) -> bool:
     """Whether the name is that of a file that may hold an image."""
     return path.name.lower().endswith(SUFFIXES + PICTURE_SUFFIXES)
+
+
+def notes_of(image: Path) -> Path:
+    """The JSON file beside a radiograph that says what its own does not, such as how large its pixels are."""
+    return image.with_name(f"{without_suffix(image.name)}.json")
+
+
+def with_notes(images: Iterable[Path]) -> list[Path]:
+    """Files, and after each that may be a radiograph the place of its notes, whether there are any or not."""
+    found = []
+    for image in images:
+        found.append(image)
+        if image.name.lower().endswith((*PICTURE_SUFFIXES, ".dcm")):
+            found.append(notes_of(image))
+    return found
 
 
 def without_suffix(name: str) -> str:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from msklabel.imaging.geometry import Affine, from_lps
-from msklabel.imaging.names import PICTURE_SUFFIXES, SUFFIXES, without_suffix
+from msklabel.imaging.names import PICTURE_SUFFIXES, SUFFIXES, notes_of
 from msklabel.imaging.pixel_data import losses, lossy_sentence, require_readable, require_whole
 from msklabel.imaging.scan import ImageError, Scan
 
@@ -82,7 +82,7 @@ def read_radiograph(path: Path, spacing_mm: Sequence[float] | None = None) -> Sc
         ImageError: If it is damaged or cut off, has colours or several frames, is no frontal view, or nothing says how
             large its pixels are.
     """
-    beside = path.with_name(f"{without_suffix(path.name)}.json")
+    beside = notes_of(path)
     noted = _noted(beside)
     if path.name.lower().endswith(PICTURE_SUFFIXES):
         pixels, facts, affine = _picture(path), {}, _affine("L", "F")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msklabel.imaging.channels import group_channels
-from msklabel.imaging.names import is_image, without_suffix
+from msklabel.imaging.names import is_image, with_notes, without_suffix
 from msklabel.store.names import LABELS, is_image_id
 
 _SETTLED_NS = 2_000_000_000  # file systems keep folder times to up to 2 s
@@ -95,7 +95,7 @@ def parts(studies: Path, file: str, channels: Collection[str]) -> list[Path]:
 
 
 def measure(studies: Path, file: str, channels: Collection[str] = ()) -> tuple[int, int]:
-    """Size in bytes and last change in ns of an image: of several files the sum and the latest.
+    """Size in bytes and last change in ns of an image: of several files the sum and the latest; notes beside it count.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -104,7 +104,7 @@ def measure(studies: Path, file: str, channels: Collection[str] = ()) -> tuple[i
     if path.is_dir():
         return _sum(entry for entry in os.scandir(path) if not entry.name.startswith(".") and entry.is_file())
     path.stat()
-    return _sum(parts(studies, file, channels))
+    return _sum(with_notes(parts(studies, file, channels)))
 
 
 def _walk(
@@ -131,14 +131,15 @@ def _walk(
     if relative and (dicom or any("." not in entry.name and _is_dicom(entry.path) for entry in files)):
         yield Found(relative.rstrip("/"), relative.rstrip("/"), *_sum(files))
         files = [entry for entry in files if entry not in dicom]
-    images = {entry.name: entry for entry in files if is_image(Path(entry.name))}
+    images = {entry.name: Path(entry.path) for entry in files if is_image(Path(entry.name))}
     groups = _groups(images, bool(relative), channels)
     grouped = {name for group in groups.values() for name in group}
-    for name, entry in images.items():
+    for name, file in images.items():
         if name not in grouped:
-            yield Found(relative + without_suffix(name), relative + name, *_sum([entry]))
+            yield Found(relative + without_suffix(name), relative + name, *_sum(with_notes([file])))
     for stem, group in groups.items():
-        yield Found((relative + stem).rstrip("/"), relative + group[0], *_sum(images[name] for name in group))
+        found = _sum(with_notes(images[name] for name in group))
+        yield Found((relative + stem).rstrip("/"), relative + group[0], *found)
     for entry in entries:
         if entry.is_dir() and entry.path not in skip:
             yield from _walk(entry.path, f"{relative}{entry.name}/", skip, channels, times, left_out, seen)

@@ -19,7 +19,7 @@ from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import same_grid, spacing_mm
 from msklabel.imaging.channels import CHANNELS_FACT, read_channels
 from msklabel.imaging.geometry import Affine
-from msklabel.imaging.names import is_image, without_suffix
+from msklabel.imaging.names import is_image, with_notes, without_suffix
 from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import DOUBTS, ImageError
 from msklabel.store.database import Database
@@ -140,7 +140,7 @@ class Images:
         return self._source.locate(image_id, self.get(image_id).file or "")
 
     def files(self, image_id: str) -> list[Path]:
-        """Absolute paths of all files of an image: of the series, or of its channels.
+        """Absolute paths of all files of an image: of the series, or of its channels and the notes beside it.
 
         Raises:
             NotFound: If there is no such image, or its file is not there at present.
@@ -148,7 +148,8 @@ class Images:
         path = self.path(image_id)
         if path.is_dir():
             return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        return parts(self._studies, path.relative_to(self._studies).as_posix(), self._channels)
+        found = with_notes(parts(self._studies, path.relative_to(self._studies).as_posix(), self._channels))
+        return [file for file in found if file.is_file()]
 
     def grid(self, image_id: str) -> Grid:
         """The voxel grid; the scan is read once, and again when its file changed.
