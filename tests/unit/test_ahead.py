@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from msklabel.errors import UserError
+from msklabel.imaging.files import stamp_of
 from msklabel.jobs.precedence import PRECEDENCE, Precedence
-from msklabel.predict.ahead import Ahead, Question, stamp_of
+from msklabel.predict.ahead import Ahead, Question
 from msklabel.predict.progress import report
 from msklabel.serve.prefetch import Prefetch
 
@@ -69,9 +70,25 @@ def test_a_scans_stamp_changes_with_its_files(tmp_path: Path) -> None:
     file = tmp_path / "series" / "1.dcm"
     file.write_text("one")
     before = stamp_of(tmp_path / "series"), stamp_of(file)
+    (tmp_path / "series" / ".used").touch()  # as the folder of a series that came from a PACS has it
+    assert stamp_of(tmp_path / "series") == before[0]
     file.write_text("other")
     assert stamp_of(tmp_path / "series") != before[0]
     assert stamp_of(file) != before[1]
+
+
+def test_a_scans_stamp_changes_with_all_that_is_read_of_it(tmp_path: Path) -> None:
+    names = ("p1_water.nii.gz", "p1_fat.nii.gz", "p2_fat.nii.gz", "hip.png")
+    water, fat, other, radiograph = (tmp_path / name for name in names)
+    for file in (water, fat, other, radiograph):
+        file.write_text("one")
+    before = stamp_of(water, ("in_phase", "out_of_phase")), stamp_of(water, ("mr",)), stamp_of(radiograph)
+    for file in (fat, other):
+        file.write_text("other")
+    (tmp_path / "hip.json").write_text("{}")
+    after = stamp_of(water, ("in_phase", "out_of_phase")), stamp_of(water, ("mr",)), stamp_of(radiograph)
+    assert [first == second for first, second in zip(before, after, strict=True)] == [False, True, False]
+    assert [name for name, *_ in after[0]] == ["p1_water.nii.gz", "p1_fat.nii.gz"]
 
 
 class Slowly:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from msklabel.imaging.files import stamp_of
 from msklabel.store.pacs import Pacs
 from msklabel.store.source import PacsSource
 
@@ -41,6 +42,14 @@ def test_the_longest_unused_series_goes_when_another_is_fetched(tmp_path: Path) 
     located(source, "1.1", 5)
     located(source, "1.3", 6)
     assert kept(tmp_path) == ["1.1", "1.3"]
+
+
+def test_a_series_that_was_used_again_is_the_same_scan(tmp_path: Path) -> None:
+    source = PacsSource(Hundred(), tmp_path, ["CT"])
+    before = stamp_of(located(source, "1.1", 1))
+    assert stamp_of(source.locate("1.1", "1/1.1")) == before
+    (tmp_path / "1.1" / "0.dcm").write_bytes(bytes(50))
+    assert stamp_of(tmp_path / "1.1") != before
 
 
 def test_a_series_that_somebody_is_at_stays(tmp_path: Path) -> None:

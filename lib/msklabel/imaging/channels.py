@@ -105,15 +105,17 @@ def channel_files(path: Path, also: Iterable[str] = ()) -> dict[str, list[Path]]
     Returns:
         Empty if the path stands for no group.
     """
-    folder = path if path.is_dir() else path.parent
-    names = {file.name for file in folder.iterdir() if file.is_file()} if folder.is_dir() else set()
-    groups = group_channels(names, also)
+    folder, stem = (path, "") if path.is_dir() else (path.parent, path.name)
+    if path.is_file():
+        split = channel_of(path.name, also)
+        if split is None:
+            return {}
+        stem = split[0]
+    files = folder.iterdir() if folder.is_dir() else ()
+    groups = group_channels([file.name for file in files if file.name.startswith(stem) and file.is_file()], also)
+    chosen = groups.get(stem, {})
     if path.is_dir():
         chosen = next(iter(groups.values())) if len(groups) == 1 else {}
-    elif path.exists():
-        chosen = next((parts for parts in groups.values() if any(path.name in part for part in parts.values())), {})
-    else:
-        chosen = groups.get(path.name, {})
     return {channel: [folder / name for name in part] for channel, part in chosen.items()}
 
 

@@ -20,6 +20,7 @@ from msklabel.durable import replace_text
 from msklabel.errors import Conflict, UserError
 from msklabel.imaging import Scan
 from msklabel.imaging.annotated import Annotated
+from msklabel.imaging.files import stamp_of
 from msklabel.imaging.read import read_labels
 from msklabel.learn.asked import switch, whole
 from msklabel.learn.cases import Case, LeftOut, Unusable, blamed_on, prepare_case
@@ -307,19 +308,17 @@ def _case(system: System, pair: Pair) -> Case:
         annotated=pair.annotated,
         site=pair.site,
         label=pair.annotated.key(pair.sha256),
-        image=_identity(pair),
+        image=_identity(pair, system.channels),
         accepted=pair.state == "accepted",
     )
 
 
-def _identity(pair: Pair) -> str:
-    """Changes whenever a scan's file does, or a file of its series; empty where reading it will say what is wrong."""
+def _identity(pair: Pair, channels: Sequence[str]) -> str:
+    """Changes whenever a file does that is read of a scan; empty where reading it will say what is wrong."""
     try:
         image = pair.image
     except UserError as error:
         if error.status >= 500:
             raise
         return ""
-    files = sorted(image.iterdir()) if image.is_dir() else [image]
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
-    return f"{image}:{facts}"
+    return f"{image}:{stamp_of(image, channels)}"

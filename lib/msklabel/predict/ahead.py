@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msklabel.imaging.files import Stamp
+
 
 def new_result(name: str) -> Path:
     """An empty temporary file, named after ``name``; a file without a folder, as servers remove that alone."""
@@ -41,7 +43,7 @@ class Question:
 
     system: str
     path: str
-    stamp: tuple[tuple[str, int, int], ...]
+    stamp: Stamp
     suffix: str
     versions: tuple[str | None, ...]
 
@@ -104,9 +106,3 @@ class Ahead:
         kept = self._kept.pop(question, None)
         if kept:
             shutil.rmtree(kept[0].parent, ignore_errors=True)
-
-
-def stamp_of(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of a scan's files."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple((file.name, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])

@@ -12,10 +12,11 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from msklabel.errors import UserError
+from msklabel.imaging.files import stamp_of
 from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.scan import DOUBTS, LabelMap, Scan
 from msklabel.imaging.write import write_labels
-from msklabel.predict.ahead import Ahead, Question, new_result, stamp_of
+from msklabel.predict.ahead import Ahead, Question, new_result
 from msklabel.predict.classical import ClassicalSegmenter
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
@@ -133,7 +134,7 @@ class ModelTask(SegmentationTask):
         """All that decides what comes out."""
         path = Path(request["image"])
         try:
-            stamp = stamp_of(path)
+            stamp = stamp_of(path, self.system.channels)
         except OSError:
             stamp = ()  # reading it will say what is wrong
         names = ("", *self.system.variants)
