@@ -70,6 +70,18 @@ def test_every_kind_of_image_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["CT.{}", "{}", "HIP.CT.0002.{}.IMA", "IM{}.dicom", "IMG{}"])
+def test_a_dicom_series_is_found_whatever_its_files_are_called(tmp_path: Path, name: str) -> None:
+    dicom_series(tmp_path / "s" / "disc" / "ct", "")
+    (tmp_path / "s" / "disc" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "s" / "disc" / "notes.2024").write_text("no image")
+    for number, file in enumerate(sorted((tmp_path / "s" / "disc" / "ct").iterdir())):
+        file.rename(file.with_name(name.format(f"1.2.840.{number}" if "." in name or name == "{}" else number)))
+    data = store(tmp_path / "s")
+    assert data.list_images() == ["disc/ct"]
+    assert data.store.images.grid("disc/ct").shape == (5, 4, 3)
+
+
 def test_a_dicom_series_takes_a_label_and_knows_its_patient(tmp_path: Path) -> None:
     dicom_series(tmp_path / "s" / "ct", ".dcm")
     data = store(tmp_path / "s", TISSUES, ABDUCTORS)

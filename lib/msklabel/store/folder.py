@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from msklabel.imaging.channels import group_channels
 from msklabel.imaging.names import is_image, with_notes, without_suffix
 from msklabel.store.names import LABELS, is_image_id
 
+_DICOM = re.compile(r"(?!DICOMDIR$)[^.]+|.*\.(?:ima|dicom|\d+)", re.IGNORECASE)  # names of it that do not end in .dcm
 _SETTLED_NS = 2_000_000_000  # file systems keep folder times to up to 2 s
 
 
@@ -59,7 +61,7 @@ class Contents:
 
 
 def read_folder(studies: Path, skip: Iterable[Path] = (), channels: Collection[str] = ()) -> Contents:
-    """Find all images below a folder, without opening any but DICOM files that have no suffix.
+    """Find all images below a folder, without opening any but what may be DICOM and does not end in ``.dcm``.
 
     A folder below ``studies`` that directly holds DICOM files is one image; DICOM files in ``studies`` itself are
     images each. Hidden files, the folder ``labels`` and those in ``skip`` are left out. Of two images that would get
@@ -128,7 +130,7 @@ def _walk(
         return
     files = [entry for entry in entries if entry.is_file()]
     dicom = [entry for entry in files if entry.name.lower().endswith(".dcm")]
-    if relative and (dicom or any("." not in entry.name and _is_dicom(entry.path) for entry in files)):
+    if relative and (dicom or any(_DICOM.fullmatch(entry.name) and _is_dicom(entry.path) for entry in files)):
         yield Found(relative.rstrip("/"), relative.rstrip("/"), *_sum(files))
         files = [entry for entry in files if entry not in dicom]
     images = {entry.name: Path(entry.path) for entry in files if is_image(Path(entry.name))}
