@@ -354,3 +354,11 @@ def test_a_viewers_label_may_be_as_large_as_any_other_label(open_site: Site) -> 
     form = {"params": (None, '{"frames": []}'), "label": ("label", bytes(3 << 20))}
     answer = open_site.ask("PUT", f"/msk/viewer/label?image={IMAGE}&system={SYSTEM}", files=form)
     assert (answer.status_code, "web viewers need the scans in a PACS" in answer.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["股関節" * 60, "x" * 300])
+def test_a_files_name_may_be_long(open_site: Site, name: str) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="label"; filename="{name}.nii.gz"\r\n\r\n'
+    body = head.encode() + good_label(open_site) + b"\r\n--b--\r\n"
+    sent = {"data": body, "headers": {"Content-Type": "multipart/form-data; boundary=b"}}
+    assert open_site.ask("PUT", f"/datastore/label?image={IMAGE}&tag=named", **sent).status_code == 200

@@ -23,6 +23,7 @@ from msklabel.serve.errors import TooLarge
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 5_000
+_NAME_BYTES = 200  # file systems take 255; room for what is put before it
 
 
 @dataclass
@@ -206,4 +207,5 @@ class _Parts:
 def safe_name(name: str) -> str:
     """A plain file name from what a client sent, which may be a whole path of its own machine."""
     last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r"[^\w.\-]+", "_", last).lstrip(".")[-100:] or "upload"
+    end = re.sub(r"[^\w.\-]+", "_", last).encode(errors="replace")[-_NAME_BYTES:].decode(errors="ignore")
+    return end.lstrip(".") or "upload"
