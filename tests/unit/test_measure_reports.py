@@ -66,6 +66,15 @@ def told(document: pydicom.Dataset) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
+def test_a_dicom_report_keeps_the_script_of_a_name(ct: Path) -> None:
+    for file in (ct / "images" / "hip").glob("*.dcm"):
+        image = pydicom.dcmread(file)
+        image.SpecificCharacterSet, image.PatientName = "ISO_IR 192", "王^小東"
+        image.save_as(file)
+    quantify(ct, "--sr")
+    assert str(pydicom.dcmread(ct / "out" / "hip_sr.dcm").PatientName) == "王^小東"
+
+
 def test_a_dicom_report_holds_what_the_table_holds(ct: Path) -> None:
     table = quantify(ct, "--sr")
     document = pydicom.dcmread(ct / "out" / "hip_sr.dcm")

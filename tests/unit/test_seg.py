@@ -47,6 +47,20 @@ def test_labels_come_back_voxel_for_voxel(tmp_path: Path, modality: str, orienta
     np.testing.assert_array_equal(again.affine, scan.affine)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"), [("ISO_IR 192", "王^小東"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")]
+)
+def test_names_keep_their_script(tmp_path: Path, written: str | list[str], name: str) -> None:
+    for image in series(tmp_path / "series"):
+        image.SpecificCharacterSet, image.PatientName = written, name
+        image.save_as(tmp_path / "series" / f"{7 - image.InstanceNumber:04d}.dcm", write_like_original=False)
+    sources, scan = sources_in(tmp_path / "series"), read_scan(tmp_path / "series")
+    labels = LabelMap(sparse_labels(scan.shape, (1,)), scan.affine)
+    drawn = Drawn("MANUAL", author="HOSPITAL\\佐藤=x")
+    stored = read_back(tmp_path / "seg.dcm", write_seg(labels, sources, SYSTEM.labels, drawn, SYSTEM.name))
+    assert (str(stored.PatientName), str(stored.ContentCreatorName)) == (name, "HOSPITAL 佐藤 x^")
+
+
 def test_a_radiograph_has_no_place_in_the_patient_and_comes_back_too(tmp_path: Path) -> None:
     system = load_catalogue()["hip_radiograph"]
     source, scan = radiograph(tmp_path / "cr.dcm"), read_scan(tmp_path / "cr.dcm")

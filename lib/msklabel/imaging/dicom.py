@@ -10,6 +10,8 @@ from pydicom.errors import InvalidDicomError
 
 from msklabel.imaging.scan import ImageError
 
+UNICODE = "ISO_IR 192"
+"""Specific Character Set of what is written here: UTF-8 (PS3.3 C.12.1.1.2), for highdicom leaves it out."""
 _TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames"]
 _TAGS += ["PixelSpacing"]
 _ANGLE_TOLERANCE = 1e-3  # of a direction cosine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ from pydicom.uid import generate_uid
 from skimage.color import rgb2lab
 
 from msklabel import __version__
+from msklabel.imaging.dicom import UNICODE
 from msklabel.imaging.frames import SourceGrid, source_grid
 from msklabel.imaging.geometry import same_grid
 from msklabel.imaging.scan import ImageError, LabelMap
@@ -33,6 +35,7 @@ _TYPE_2 = (  # a Segmentation repeats these of its source; highdicom wants them 
 )
 
 
+_NOT_IN_NAMES = re.compile(r"[\\^=]")  # they part names, components and scripts (PS3.5 6.2)
 _LOSSY = ("LossyImageCompressionMethod", "LossyImageCompressionRatio")
 
 
@@ -102,9 +105,10 @@ def write_seg(
         software_versions=__version__,
         device_serial_number=content[:16],
         content_description=drawn.description[:64] or None,
-        content_creator_name=f"{(drawn.author or 'msklabel').replace('^', ' ')[:60]}^",
+        content_creator_name=f"{_NOT_IN_NAMES.sub(' ', drawn.author or 'msklabel')[:60]}^",
         series_description=f"msklabel {system}"[:64],
     )
+    segmentation.SpecificCharacterSet = UNICODE
     for segment, index in zip(segmentation.SegmentSequence, present, strict=True):
         segment.RecommendedDisplayCIELabValue = _cielab(scheme[names[index]].color)
     return segmentation

@@ -21,6 +21,7 @@ from pydicom.sr import codedict
 from pydicom.uid import generate_uid
 
 from msklabel import __version__
+from msklabel.imaging.dicom import UNICODE
 from msklabel.imaging.scan import ImageError
 
 OWN = "99MSKLABEL"
@@ -134,7 +135,7 @@ def write_sr(groups: Sequence[Group], evidence: Sequence[pydicom.Dataset], syste
         imaging_measurements=measured,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    return sr.ComprehensiveSR(
+    document = sr.ComprehensiveSR(
         evidence=[_complete(one) for one in evidence],
         content=report[0],
         series_number=9001,
@@ -150,6 +151,8 @@ def write_sr(groups: Sequence[Group], evidence: Sequence[pydicom.Dataset], syste
         software_versions=[__version__, f"highdicom {_highdicom}"],
         device_serial_number=__version__,
     )
+    document.SpecificCharacterSet = UNICODE
+    return document
 
 
 def save_sr(document: pydicom.Dataset, file: Path) -> None:
