@@ -47,6 +47,23 @@ def test_labels_come_back_voxel_for_voxel(tmp_path: Path, modality: str, orienta
     np.testing.assert_array_equal(again.affine, scan.affine)
 
 
+@pytest.mark.parametrize("kind", ["tilted", "uneven"])
+def test_a_series_that_can_be_read_can_have_a_segmentation(tmp_path: Path, kind: str) -> None:
+    for image in series(tmp_path / "series", (20, 16, 40), spacing_mm=(0.5, 0.5, 6.0)):
+        number = image.InstanceNumber
+        off_mm = (0, 0.05 * number, 0) if kind == "tilted" else (0, 0, 0.05 * (number % 2))
+        place = np.add(image.ImagePositionPatient, off_mm)
+        image.ImagePositionPatient = [float(value) for value in place]
+        image.save_as(tmp_path / "series" / f"{41 - number:04d}.dcm", write_like_original=False)
+    sources, scan = sources_in(tmp_path / "series"), read_scan(tmp_path / "series")
+    labels = LabelMap(sparse_labels(scan.shape, (1, 3)), scan.affine)
+    stored = read_back(tmp_path / "seg.dcm", write_seg(labels, sources, SYSTEM.labels, MODEL, SYSTEM.name))
+    np.testing.assert_array_equal(read_seg(stored, sources, scan.affine, SYSTEM.labels).array, labels.array)
+    flipped = LabelMap(labels.array, scan.affine @ np.diag([1.0, 1.0, -1.0, 1.0]))
+    with pytest.raises(ImageError, match="does not lie"):
+        write_seg(flipped, sources, SYSTEM.labels, MODEL, SYSTEM.name)
+
+
 @pytest.mark.parametrize(
     ("written", "name"), [("ISO_IR 192", "王^小東"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")]
 )

@@ -15,7 +15,8 @@ UNICODE = "ISO_IR 192"
 _TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames"]
 _TAGS += ["PixelSpacing"]
 _ANGLE_TOLERANCE = 1e-3  # of a direction cosine
-_GAP_TOLERANCE_FRACTION = 0.02
+GAP_TOLERANCE_FRACTION = 0.02
+"""By which the step from one slice to the next may differ from others, and from the normal."""
 _SIZE_TOLERANCE_FRACTION = 1e-3  # of a pixel; 512 of them are then half a pixel off
 
 
@@ -74,12 +75,12 @@ def _ordered(name: str, headers: dict[Path, pydicom.Dataset]) -> list[Path]:
     gaps_mm = steps @ normal
     if gaps_mm.min() < 1e-3:
         raise ImageError(f"{name}: two slices at the same position")
-    if np.ptp(gaps_mm) > _GAP_TOLERANCE_FRACTION * np.median(gaps_mm):
+    if np.ptp(gaps_mm) > GAP_TOLERANCE_FRACTION * np.median(gaps_mm):
         raise ImageError(
             f"{name}: slices {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm apart; one is missing or the spacing varies"
         )
     shear_mm = np.abs(steps - np.outer(gaps_mm, normal)).max()
-    if shear_mm > _GAP_TOLERANCE_FRACTION * np.median(gaps_mm):
+    if shear_mm > GAP_TOLERANCE_FRACTION * np.median(gaps_mm):
         raise ImageError(f"{name}: the gantry was tilted, so the slices do not make a rectangular volume")
     paths = list(headers)
     return [paths[i] for i in order]

@@ -9,13 +9,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from msklabel.imaging.dicom import GAP_TOLERANCE_FRACTION
 from msklabel.imaging.geometry import Affine
 from msklabel.imaging.scan import ImageError
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TOLERANCE_VOXELS = 0.05
 _STANDING_MM = 1e-3
-_SHEAR_FRACTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ def source_grid(sources: Sequence[pydicom.Dataset]) -> SourceGrid:
     affine[:3, :2], affine[:3, 3] = frames[0].affine[:3, :2], frames[0].affine[:3, 2]
     step = (frames[-1].affine[:3, 2] - frames[0].affine[:3, 2]) / max(1, count - 1)
     affine[:3, 2] = step if count > 1 else _normal(first, affine)
+    pixel_mm, gap_mm = np.linalg.norm(affine[:3, [0, 2]], axis=0)
+    tolerance_mm = max(_TOLERANCE_VOXELS * pixel_mm, GAP_TOLERANCE_FRACTION * gap_mm)
     for number, frame in enumerate(frames):
         expected = np.column_stack([affine[:3, :2], affine[:3, 3] + number * affine[:3, 2]])
-        if np.abs(frame.affine[:3] - expected).max() > _TOLERANCE_VOXELS * np.linalg.norm(affine[:3, 0]):
+        if np.abs(frame.affine[:3] - expected).max() > tolerance_mm:
             raise ImageError("the frames of this image are no regular stack in the order of the file")
     _require_rectangular(affine)
     return SourceGrid(shape, affine, instances)
@@ -127,7 +129,7 @@ def _require_rectangular(affine: Affine) -> None:
     cross = np.cross(affine[:3, 0], affine[:3, 1])
     normal = cross / np.linalg.norm(cross)
     gap_mm = step_mm @ normal
-    if np.linalg.norm(step_mm - gap_mm * normal) > _SHEAR_FRACTION * abs(gap_mm):
+    if np.linalg.norm(step_mm - gap_mm * normal) > GAP_TOLERANCE_FRACTION * abs(gap_mm):
         raise ImageError("the gantry was tilted, so the frames do not make a rectangular volume")
 
 

@@ -17,7 +17,7 @@ from pydicom.uid import generate_uid
 from skimage.color import rgb2lab
 
 from msklabel import __version__
-from msklabel.imaging.dicom import UNICODE
+from msklabel.imaging.dicom import GAP_TOLERANCE_FRACTION, UNICODE
 from msklabel.imaging.frames import SourceGrid, source_grid
 from msklabel.imaging.geometry import same_grid
 from msklabel.imaging.scan import ImageError, LabelMap
@@ -115,9 +115,15 @@ def write_seg(
 
 
 def _require_on(labels: LabelMap, grid: SourceGrid) -> None:
+    """Refuse a label of other images; steps from slice to slice may differ from the normal as a series' may."""
     if labels.array.shape != grid.shape:
         raise ImageError(f"the label has {labels.array.shape} voxels, the images have {grid.shape}")
-    if grid.affine is not None and not same_grid(labels.array.shape, labels.affine, grid.shape, grid.affine):
+    if grid.affine is None:
+        return
+    first = (*grid.shape[:2], 1)
+    step_mm, apart_mm = np.linalg.norm([grid.affine[:3, 2], labels.affine[:3, 2] - grid.affine[:3, 2]], axis=1)
+    steps_agree = grid.shape[2] == 1 or apart_mm <= 2 * GAP_TOLERANCE_FRACTION * step_mm
+    if not (steps_agree and same_grid(first, labels.affine, first, grid.affine)):
         raise ImageError("the label does not lie on the voxels of the images")
 
 
