@@ -93,6 +93,14 @@ def test_what_is_no_number_is_refused_in_scans_and_in_labels(tmp_path: Path, suf
                 reader(file)
 
 
+def test_a_file_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:
+    for value, suffix in enumerate((".nii", ".nii.gz", ".nrrd"), start=1):
+        write_labels(tmp_path / f"a{suffix}", LabelMap(np.full((4, 3, 2), value, np.uint8), np.eye(4)))
+    for value, suffix in enumerate((".nii", ".nii.gz", ".nrrd"), start=1):
+        assert read_labels(tmp_path / f"a{suffix}").present() == [value]
+        assert read_scan(tmp_path / f"a{suffix}").array.max() == value
+
+
 def test_a_scan_whose_header_says_micrometres_is_refused(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((7, 5, 3), np.int16), np.diag([0.8, 0.8, 3.0, 1.0]))
     image.header.set_xyzt_units("micron")

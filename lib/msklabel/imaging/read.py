@@ -5,7 +5,9 @@ Radiographs, from DICOM, PNG or JPEG, are read in ``msklabel.imaging.radiograph`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
@@ -151,7 +153,8 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
         if path.name.lower().endswith((".nii", ".nii.gz")):
             require_whole(path)
             require_finite(path)
-        return sitk.ReadImage(str(path))
+        with _alone(path) as file:
+            return sitk.ReadImage(str(file))
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise ImageError(
@@ -159,6 +162,18 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
                 "rectangular grid first"
             ) from error
         raise ImageError(f"{path.name}: cannot be read as an image; it may be damaged or of another kind") from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """The file, by a link elsewhere where ``a.nii`` lies beside ``a.nii.gz``: ITK takes the voxels of the former."""
+    if not (path.name.lower().endswith(".nii.gz") and path.with_name(path.name[: -len(".gz")]).exists()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="msklabel-") as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _require_room(path: Path) -> None:
