@@ -174,7 +174,7 @@ class SystemTrainTask(TrainTask):
             cases = [case for case in cases if self._fits(case, order.variant)]
         with reported(lambda *_: self.pause(lambda: False)):
             plan = self.update.plan(cases, order, left_out)
-        self._keep_or_clear(_described(plan, order))
+        self._keep_or_clear(_described(self.system, plan, order))
         self.progress.begin(order.recipe.epochs)
         facts: dict[str, Any] = {}
         taken_down = trackers(self._run_folder(), self.mlflow, self.system.name, asdict(order.recipe))
@@ -283,8 +283,10 @@ class SystemTrainTask(TrainTask):
         replace_text(file, to_json(plan))
 
 
-def _described(plan: Plan, order: Order) -> dict[str, Any]:
+def _described(system: System, plan: Plan, order: Order) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from."""
+    trained = system.with_variant(order.variant) if order.variant else system
+    how = {"fingerprint": trained.fingerprint, "train": trained.train.model_dump(mode="json")}
     selection = plan.selection
     labels = {
         "training": sorted(case.label for case in selection.training),
@@ -294,7 +296,7 @@ def _described(plan: Plan, order: Order) -> dict[str, Any]:
     }
     considered = sorted({*chain(*labels.values()), *(one.label for one in plan.left_out.values())})
     left_out = {name: asdict(one) for name, one in plan.left_out.items()}
-    return {**asdict(order), "base": plan.base, **labels, "considered": considered, "left_out": left_out}
+    return {**asdict(order), **how, "base": plan.base, **labels, "considered": considered, "left_out": left_out}
 
 
 def _case(system: System, pair: Pair) -> Case:
