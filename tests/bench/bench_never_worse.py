@@ -147,7 +147,7 @@ def engine(system: System, weights: list[Weights]) -> Engine:
 
 def hidden_dice(system: System, versions: Versions, hidden: list[Case]) -> dict[str, CaseDice]:
     """Dice of every version on the hidden cases."""
-    kept = KeptScores(versions.root / "hidden")
+    kept = KeptScores(versions.root / "hidden", system)
     return {
         name: kept.measure(name, lambda name=name: engine(system, versions.weights(system, name)), hidden)
         for name in versions.names(system.name)

@@ -13,7 +13,7 @@ from test_preprocess import make_system
 
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.learn.cases import Case
-from msklabel.learn.evaluate import CaseDice
+from msklabel.learn.evaluate import CaseDice, case_dice
 from msklabel.learn.fit import Fitted, Recipe
 from msklabel.learn.gate import NOT
 from msklabel.learn.selection import Selection
@@ -22,6 +22,7 @@ from msklabel.learn.update import Order, Plan, Update
 from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights
 from msklabel.predict.engine import Engine
+from msklabel.sections import Postprocess
 
 SYSTEM = make_system(train={**RECIPE, "epochs": 8, "batch": 4})
 ORDER = Order(Recipe(epochs=8))
@@ -236,6 +237,25 @@ def test_all_that_the_gate_compares_runs_on_one_device_in_single_precision(
     window = torch.rand(1, 1, 16, 16)
     with torch.inference_mode():
         assert {engine.forwards[0](window).dtype for engine in engines} == {torch.float32}
+
+
+def test_what_was_measured_counts_as_long_as_prediction_and_scan_are_the_same(update: Update, tmp_path: Path) -> None:
+    """Else the gate would compare a candidate of today with what was served before a change of the system or a file."""
+    cases = [replace(case_of(number), image="before") for number in range(3)]
+    made(update, cases, tmp_path / "one", Order(Recipe(epochs=2)))
+    frozen, weights = cases[1:2], update.versions.weights(SYSTEM, "0001")
+
+    def measured(by: Update, cases: Sequence[Case]) -> CaseDice:
+        found = by._measured("0001", cases)
+        assert case_dice(by._engine(weights), cases) == {
+            case: pytest.approx(row, abs=1e-6, nan_ok=True) for case, row in found.items()
+        }
+        return found
+
+    before = measured(update, frozen)
+    changed = SYSTEM.model_copy(update={"postprocess": Postprocess(largest_component=("soft",))})
+    assert measured(Update(changed, update.versions, update.roles), frozen) != before
+    assert measured(update, [replace(frozen[0], load=case_of(7).load, image="after")]) != before
 
 
 def test_measures_are_taken_on_a_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,12 @@
-"""Dice of versions on labelled cases, measured once and kept: a version never changes, and neither does a label."""
+"""Dice of versions on labelled cases, measured once and kept.
+
+A version never changes, and neither does a label; how a system predicts, and the file of a scan, may: then they are
+measured anew, so that like is compared with like.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,19 +14,22 @@ from msklabel.durable import replace_text
 from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice
 from msklabel.learn.record import read_json, rounded, to_json
+from msklabel.system import System
 
 _DIGITS = 6
 
 
 class KeptScores:
-    """``<folder>/<name>.json``: for each case and checksum of its label the Dice of each label.
+    """``<folder>/<how>/<name>.json``: for each case, its label and its file the Dice of each label.
 
     Args:
         folder: Where they lie.
+        system: How it predicts and cleans up labels is a part of what is measured.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, system: System) -> None:
+        how = system.predict.model_dump_json(exclude={"batch"}) + system.postprocess.model_dump_json()
+        self._folder = folder / _short(how)
 
     def measure(self, name: str, build: Callable[[], Segmenter], cases: Sequence[Case]) -> CaseDice:
         """Dice on cases, measuring only what was not measured before.
@@ -63,4 +71,8 @@ class KeptScores:
 
 
 def _key(case: Case) -> str:
-    return f"{case.id}:{case.label}"
+    return f"{case.id}:{case.label}:{_short(case.image)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -112,7 +112,7 @@ class Update:
         self.tell = tell
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = versions.root / system.name
-        self.scores = KeptScores(folder / "scores")
+        self.scores = KeptScores(folder / "scores", system)
         self.doubts = Doubts(folder / "screening.json")
 
     def plan(self, cases: Sequence[Case], order: Order, left_out: Mapping[str, LeftOut] | None = None) -> Plan:
