@@ -153,6 +153,17 @@ def test_what_loses_too_much_is_tried_again_nearer_to_what_is_served(
     assert ("nor does it pass at 0.5 or 0.25 or 0.125 of the way" in said) == (not passed)
 
 
+def test_what_goes_on_from_the_best_member_of_an_ensemble_is_averaged_with_it(judged: Judged) -> None:
+    """Not with the first member, from which no way leads to it."""
+    ways = [torch.tensor([way]) for way in (0.0, 0.2)]
+    facts = {"fingerprint": SYSTEM.fingerprint, "member_dice": [0.1, 0.9]}
+    judged.versions.publish("toy", judged.versions.add(SYSTEM, [{"way": way} for way in ways], facts).name)
+    plan = judged.plan([case_of(number) for number in range(30)], ORDER)
+    version, verdict = judged.store(plan, ORDER, trained(1.0))
+    assert verdict.publish and version.metrics["share"] == 0.5
+    assert float(judged.versions.weights(SYSTEM, version.name)[0]["way"]) == pytest.approx(0.6)
+
+
 def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(
     judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

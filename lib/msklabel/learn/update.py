@@ -213,7 +213,7 @@ class Update:
         return tried
 
     def _on_the_way(self, serving: str, tuned: Weights, share: float) -> Weights:
-        return between(self.versions.weights(self.system, serving)[0], tuned, share)
+        return between(self._initial(serving), tuned, share)
 
     def compare(self, cases: Sequence[Case], a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions on the frozen cases; see :func:`msklabel.learn.comparison.side_by_side`.
