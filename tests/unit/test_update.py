@@ -22,7 +22,7 @@ from msklabel.learn.update import Order, Plan, Update
 from msklabel.learn.versions import Version, Versions
 from msklabel.networks import Weights
 from msklabel.predict.engine import Engine
-from msklabel.sections import Postprocess
+from msklabel.sections import Postprocess, Variant
 
 SYSTEM = make_system(train={**RECIPE, "epochs": 8, "batch": 4})
 ORDER = Order(Recipe(epochs=8))
@@ -162,6 +162,18 @@ def test_what_goes_on_from_the_best_member_of_an_ensemble_is_averaged_with_it(ju
     version, verdict = judged.store(plan, ORDER, trained(1.0))
     assert verdict.publish and version.metrics["share"] == 0.5
     assert float(judged.versions.weights(SYSTEM, version.name)[0]["way"]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("way", "passed"), [(0.5, True), (-0.5, False)])
+def test_the_first_version_of_a_variant_is_compared_with_what_its_scans_got_before(
+    way: float, passed: bool, judged: Judged
+) -> None:
+    judged.system = SYSTEM.model_copy(update={"variants": {"fatty": Variant(title="F", fat_fraction_from_percent=20)}})
+    order = replace(ORDER, variant="fatty")
+    plan = judged.plan([case_of(number) for number in range(30)], order)
+    version, verdict = judged.store(plan, order, trained(way))
+    assert (verdict.publish, version.metrics["compared_with"]) == (passed, "0001")
+    assert judged.versions.serving("toy", "fatty") == (version.name if passed else None)
 
 
 def test_what_a_reviewer_put_in_service_meanwhile_is_not_overruled_unseen(

@@ -237,9 +237,11 @@ class Update:
         return side_by_side(rows[0], rows[1], (a, b), frozen)
 
     def serving(self, variant: str = "") -> str | None:
-        """The version in service, if it is of this very configuration."""
+        """The version in service, if it is of this very configuration; for a variant without one that of the system."""
         name = self.versions.serving(self.system.name, variant)
-        return name if name and self._is_ours(name) else None
+        if name and self._is_ours(name):
+            return name
+        return self.serving() if variant else None
 
     def _is_ours(self, name: str) -> bool:
         fingerprint = self.versions.get(self.system.name, name).metrics.get("fingerprint")
@@ -251,8 +253,7 @@ class Update:
             raise UserError("from_version and from_scratch exclude each other")
         if order.from_version or order.from_scratch:
             return order.from_version or None
-        served = self.serving(order.variant) or self.serving()
-        return served or self._newest(order.variant) or self._newest("")
+        return self.serving(order.variant) or self._newest(order.variant) or self._newest("")
 
     def _newest(self, variant: str) -> str | None:
         """The last version, while none is good enough to be served: learning goes on from it."""
