@@ -25,6 +25,7 @@ from msklabel.imaging import LabelMap
 from msklabel.imaging.write import write_labels
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
+from msklabel.system import ConfigError
 
 SYSTEM = "hip_tissue_ct"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/x"
@@ -56,6 +57,30 @@ def test_names_and_times_of_versions_are_never_cut_off(
         assert whole in shown
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_what_a_variant_serves_is_marked_and_rolled_back_by_its_own_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = load_catalogue(None, ["thigh_dixon"], "demo")["thigh_dixon"]
+    stored = Versions(tmp_path / ".msklabel" / "models")
+    for variant in ("", "high_infiltration", ""):  # the last as it is imported, of no scans
+        stored.publish(system.name, stored.add(system, [{}], {"variant": variant}).name, variant)
+    screen = io.StringIO()
+    monkeypatch.setattr(versions_module, "console", Console(file=screen, width=200))
+    versions_module.versions(tmp_path)
+    rows = [line.split()[1:6] for line in screen.getvalue().splitlines() if line.startswith(system.name)]
+    assert rows == [
+        ["0001", "–", "–", "+", "–"],
+        ["0002", "high_infiltration", "–", "–", "+"],
+        ["0003", "yes", "–", "–", "+"],
+    ]
+    with pytest.raises(ConfigError, match="no variant 'high'; variants: high_infiltration"):
+        versions_module.rollback(system.name, tmp_path, "0001", "high")
+    monkeypatch.setattr(versions_module.getpass, "getuser", Mock(side_effect=KeyError("uid not found")))
+    versions_module.rollback(system.name, tmp_path, "0001", "high_infiltration")
+    assert stored.serving(system.name, "high_infiltration") == "0001"
+    assert stored.history(system.name, "high_infiltration")[-1]["who"].startswith("user ")
 
 
 @pytest.mark.parametrize("width", [80, 200])

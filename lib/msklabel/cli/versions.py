@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from typing import Annotated
 
 import typer
@@ -15,22 +16,24 @@ from msklabel.system import PAPER
 
 
 def versions(studies: Studies, configs: Configs = None, state: State = None) -> None:
-    """List the trained versions of every system; the served one is marked."""
+    """List the trained versions of every system; the served ones are marked, those of a variant by its name."""
     from msklabel.learn.versions import Versions
 
     store = Versions(state_folder(studies, state) / "models")
     table = Table(box=None, pad_edge=False, caption="Dice on the validation scans; scans to train on + to validate on")
     for title in ("system", "version", "served", "Dice", "scans", "time", "why"):
         table.add_column(title, no_wrap=title != "why", overflow="fold")  # a name that is cut off names nothing
-    for name in load_catalogue(configs):
+    for name, system in load_catalogue(configs).items():
+        serving = {variant or "yes": store.serving(name, variant) for variant in ("", *system.variants)}
         for version in store.names(name):
             metrics = store.get(name, version).metrics
+            scans = [metrics.get(key, "–") for key in ("training_scans", "validation_scans")]
             table.add_row(
                 name,
                 version,
-                "yes" if version == store.serving(name) else "",
+                ", ".join(who for who, served in serving.items() if served == version),
                 f"{metrics['mean_dice']:.3f}" if metrics.get("mean_dice") is not None else "–",
-                f"{metrics.get('training_scans')} + {metrics.get('validation_scans')}",
+                f"{scans[0]} + {scans[1]}",
                 str(metrics.get("time", ""))[:16].replace("T", " "),
                 "; ".join([metrics.get("validation_status", ""), *metrics.get("reasons", [])]).strip("; "),
             )
@@ -48,10 +51,20 @@ def rollback(
     """Serve an earlier version again; a running server takes it up with the next request."""
     from msklabel.learn.versions import Versions
 
-    load_catalogue(configs, [system])
+    chosen = load_catalogue(configs, [system])[system]
+    if variant:
+        chosen.with_variant(variant)  # which says so where there is none
     store = Versions(state_folder(studies, state) / "models")
-    served = store.roll_back(system, version, variant, getpass.getuser())
+    served = store.roll_back(system, version, variant, _user())
     console.print(f"{system}: version {served} is served now", highlight=False)
+
+
+def _user() -> str:
+    """Who runs this; the number of a user without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def compare(
