@@ -60,7 +60,7 @@ def test_ctrl_c_ends_the_cells_that_wait_as_well() -> None:
     assert time.monotonic() - started < 60
 
 
-def test_results_of_other_scans_are_not_taken_for_these(tmp_path: Path) -> None:
+def test_results_of_other_scans_or_another_recipe_are_not_taken_for_these(tmp_path: Path) -> None:
     for name in ("cases-a.pt", "cases-b.pt"):
         save_cases(tmp_path / name, [case(number) for number in range(5)])
     cells = [Cell("toy", "random", 0)]
@@ -68,6 +68,10 @@ def test_results_of_other_scans_are_not_taken_for_these(tmp_path: Path) -> None:
     assert len(list(run_cells(cells, *played[0]))) == 1
     with pytest.raises(UserError, match="on other scans"):
         list(run_cells(cells, *played[1]))
+    assert list(run_cells(cells, *played[0])) == []
+    quicker = TOY.model_copy(update={"train": TOY.train.model_copy(update={"learning_rate": 0.5})})
+    with pytest.raises(UserError, match="another configuration"):
+        list(run_cells(cells, {"toy": quicker}, *played[0][1:]))
 
 
 def test_a_pool_is_another_one_when_something_in_it_changes(folder: Path) -> None:

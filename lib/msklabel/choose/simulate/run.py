@@ -235,7 +235,10 @@ def _cell(cell: Cell, system: System, cases: Path, setting: Setting, out: Path) 
 
 def _played_with(system: System, cases: Path, setting: Setting) -> dict[str, Any]:
     """What must be the same for a result to count: the file of cases is named by what is in it."""
-    return {"fingerprint": system.fingerprint, "setting": asdict(setting), "cases": cases.name}
+    facts = {"fingerprint": system.fingerprint, "setting": asdict(setting), "cases": cases.name}
+    recipe = {"learning_rate": system.train.learning_rate, "batch": system.train.batch}
+    predict, choose = system.predict.model_dump(mode="json", exclude={"batch"}), system.choose.model_dump(mode="json")
+    return {**facts, "recipe": recipe, "predict": predict, "choose": choose}
 
 
 def progress_of(done: Iterator[tuple[Cell, float]], say: Callable[[str], None], total: int) -> None:
