@@ -1,5 +1,6 @@
 """What nobody looked at counts for nothing: in label maps, losses, crops and metrics."""
 
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from msklabel.learn.evaluate import label_dice
 from msklabel.learn.losses import build_loss, cross_entropy, soft_dice
 from msklabel.learn.samples import Samples
 from msklabel.learn.trainer import Trainer
+from msklabel.pipeline.sides import Sides
 
 VOLUME = {
     "dimensions": 3,
@@ -158,6 +160,18 @@ def test_padding_of_an_unknown_slice_is_unknown_too() -> None:
     (part,) = Samples(system, [prepare_case(system, case_of(Annotated(slices=(5,))))], seed=0).parts
     assert part.labels.shape[:2] == (64, 64)
     assert (part.labels[..., 4] == UNKNOWN).all() and not (part.labels[..., 5] == UNKNOWN).any()
+
+
+@pytest.mark.parametrize("volume", [{}, VOLUME])
+def test_the_narrower_side_is_widened_by_what_is_unknown_where_the_scan_is(volume: dict[str, object]) -> None:
+    system = make_system(laterality="mirror_halves", **volume)
+    hu, labels = body_in_air((60, 20, 12))
+    case = Case("scan", "patient", lambda: (Scan(hu[None], np.eye(4)), labels), Annotated(slices=(4, 7)))
+    prepared = prepare_case(system, case)
+    width = len(prepared.labels)
+    askew = replace(prepared, prepared=replace(prepared.prepared, sides=Sides(width // 2 - 4, width)))
+    samples = Samples(system, [askew], seed=0)
+    assert [list(part.slices()) for part in samples.parts] == [[4, 7], [4, 7]]
 
 
 def test_dice_is_measured_on_what_is_known() -> None:

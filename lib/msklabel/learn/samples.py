@@ -174,23 +174,34 @@ def _augmentation(recipe: Augment, dimensions: int, seed: int) -> Callable[[dict
 
 
 def _parts(system: System, case: PreparedCase) -> list[Part]:
-    images, labels = case.prepared.parts(case.prepared.image), case.prepared.parts(case.labels)
     patch, places = system.patch_voxels, system.predict.windows
+    sides, labels = case.prepared.sides, case.prepared.parts(case.labels)
+    images = case.prepared.parts(case.prepared.image)
+    widths = sides.widths if sides else [len(case.labels)]
     return [
-        Part(padded(image, patch, places), _padded_labels(part, patch, places), case.known, case.site)
-        for image, part in zip(images, labels, strict=True)
+        Part(
+            padded(image, patch, places),
+            _padded_labels(_widened(part[:width], part.shape), patch, places),
+            case.known,
+            case.site,
+        )
+        for image, part, width in zip(images, labels, widths, strict=True)
     ]
 
 
-def _padded_labels(labels: torch.Tensor, patch_voxels: tuple[int, int, int], places: WindowPlaces) -> torch.Tensor:
-    """Pad (X, Y, Z) as the image is: beyond its far ends is background, but a slice that is unknown stays so."""
-    result = padded(labels[None], patch_voxels, places)[0]
-    unknown = labels == UNKNOWN
-    if places == "from_edge" or result.shape == labels.shape or not bool(unknown.any()):
-        return result
-    x, y, z = (after - before for after, before in zip(result.shape, labels.shape, strict=True))
-    around = functional.pad(unknown[None, None].float(), (0, z, 0, y, 0, x), mode="replicate")
-    return result.masked_fill(around[0, 0] > 0, UNKNOWN)
+def _padded_labels(labels: torch.Tensor, patch_voxels: Sequence[int], places: WindowPlaces) -> torch.Tensor:
+    """Pad (X, Y, Z) as the image is."""
+    if places == "from_edge":
+        return padded(labels[None], patch_voxels, places)[0]
+    return _widened(labels, [max(sizes) for sizes in zip(labels.shape, patch_voxels, strict=True)])
+
+
+def _widened(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Fill (X, Y, Z) up at the far ends: outside is background, but a slice that is unknown stays so."""
+    x, y, z = (after - before for after, before in zip(shape, labels.shape, strict=True))
+    far = (0, z, 0, y, 0, x)
+    unknown = functional.pad((labels == UNKNOWN)[None, None].float(), far, mode="replicate")[0, 0] > 0
+    return functional.pad(labels, far).masked_fill(unknown, UNKNOWN)
 
 
 def _slice(labels: torch.Tensor, index: int | None) -> torch.Tensor:

@@ -39,6 +39,11 @@ class Sides:
         """Voxels of the wider half: both are brought to it."""
         return max(self.plane, self.width - self.plane)
 
+    @property
+    def widths(self) -> list[int]:
+        """Voxels of each half that is there, the left one first, without those that it is widened by."""
+        return [width for width in (self.plane, self.width - self.plane) if width]
+
     def split(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Split (..., X, Y, Z) into the mirrored left half and the right half, as far as they are there.
 
