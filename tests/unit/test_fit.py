@@ -42,6 +42,9 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     again = fit(system, ALL, tmp_path, recipe, report=lambda n, _: resumed.append(n))
     assert (reported, resumed) == ([0], [1])
     whole = fit(system, ALL, tmp_path / "whole", recipe)
+    once_more = fit(system, ALL, tmp_path, recipe)
+    assert again.crops == once_more.crops == whole.crops
+    assert once_more.seconds == pytest.approx(again.seconds, abs=0.01)
     for one, other in zip(again.members, whole.members, strict=True):
         assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-5) for name in one)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from msklabel.durable import flush
@@ -110,20 +113,20 @@ def fit(
         device = trainer.device
         kept = _kept(done, system)
         if kept is not None:
-            members.append(kept)
+            weights, took = kept
         elif len(gpus) > 1:
             given = (learn, test, older)
             told = partial(report, number)
             weights, took = train_together(
                 system, place, gpus, given, initial, recipe.epochs, seed, told, should_stop, prepare
             )
-            members.append(weights)
-            trainer.state.seconds, trainer.state.crops = took["seconds"], took["crops"]
-            _keep(weights, done, system)
         else:
-            members.append(trainer(learn, test, partial(report, number), should_stop, older, pause))
-            _keep(members[-1], done, system)
-        seconds, crops = seconds + trainer.state.seconds, crops + trainer.state.crops
+            weights = trainer(learn, test, partial(report, number), should_stop, older, pause)
+            took = {"seconds": trainer.state.seconds, "crops": trainer.state.crops}
+        if kept is None:
+            _keep(weights, took, done, system)
+        members.append(weights)
+        seconds, crops = seconds + took["seconds"], crops + took["crops"]
         if folds:
             engine = Engine(system, loaded_network(system, members[-1]), device)
             dices = case_dice(engine, test)
@@ -132,24 +135,27 @@ def fit(
     return Fitted(members, fold_dice, seconds, device, crops, member_dice)
 
 
-def _keep(weights: Weights, done: Path, system: System) -> None:
-    """Write the weights of a member that is trained, whole or not at all."""
+def _keep(weights: Weights, took: dict[str, Any], done: Path, system: System) -> None:
+    """Write the weights of a member that is trained, and what it took, whole or not at all."""
     done.parent.mkdir(parents=True, exist_ok=True)
     building = done.with_name(f".{done.name}")
-    save_file(weights, building, metadata={"fingerprint": system.fingerprint, "system": system.name})
+    facts = {"fingerprint": system.fingerprint, "system": system.name, "took": json.dumps(took)}
+    save_file(weights, building, metadata=facts)
     flush(building)
     building.replace(done)
 
 
-def _kept(done: Path, system: System) -> Weights | None:
-    """The weights of a member that is trained; one that cannot be read goes on from its checkpoint."""
+def _kept(done: Path, system: System) -> tuple[Weights, dict[str, Any]] | None:
+    """Weights of a trained member, and what it took; one that cannot be read goes on from its checkpoint."""
     if not done.exists():
         return None
     try:
-        return read_weights(done, system)
+        weights = read_weights(done, system)
     except UserError as error:
         logger.warning("%s: %s; its last epochs are trained again", system.name, error)
         return None
+    with safe_open(done, "pt") as stored:
+        return weights, {"seconds": 0.0, "crops": 0, **json.loads(stored.metadata().get("took", "{}"))}
 
 
 def _folds(system: System, cases: Sequence[Case], folds: int) -> list[tuple[list[Case], list[Case]]]:
