@@ -8,6 +8,7 @@ from test_learn import make_case
 from test_preprocess import make_system
 
 from msklabel.errors import UserError
+from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.learn.evaluate import mean_dice
 from msklabel.learn.fit import Recipe, fit
 from msklabel.learn.selection import Selection
@@ -16,6 +17,7 @@ from msklabel.learn.trainer import Stopped
 from msklabel.learn.versions import Versions
 from msklabel.networks import loaded_network
 from msklabel.predict.engine import Engine
+from msklabel.system import System
 
 CASES = [make_case(seed) for seed in range(4)]
 ALL = Selection(CASES, [], [])
@@ -47,6 +49,20 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert once_more.seconds == pytest.approx(again.seconds, abs=0.01)
     for one, other in zip(again.members, whole.members, strict=True):
         assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-5) for name in one)
+
+
+def test_a_training_stops_and_lets_others_go_first_while_it_prepares_its_scans(tmp_path: Path) -> None:
+    prepared: list[str] = []
+    paused: list[int] = []
+
+    def prepare(system: System, case: Case) -> PreparedCase:
+        prepared.append(case.id)
+        return prepare_case(system, case)
+
+    stop, pause = (lambda: len(prepared) == 2), (lambda: paused.append(len(prepared)))
+    with pytest.raises(Stopped):
+        fit(make_system(), ALL, tmp_path, Recipe(epochs=1), should_stop=stop, prepare=prepare, pause=pause)
+    assert (prepared, paused) == (["scan0", "scan1"], [0, 1, 2])
 
 
 def test_a_member_that_was_not_written_whole_is_trained_again_from_its_checkpoint(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from msklabel.learn.evaluate import CaseDice, case_dice, mean_dice
 from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
 from msklabel.learn.together import gpus_for, train_together
-from msklabel.learn.trainer import Report, Trainer
+from msklabel.learn.trainer import Report, Stopped, Trainer
 from msklabel.learn.versions import read_weights
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.engine import Engine
@@ -89,9 +89,9 @@ def fit(
         recipe: Epochs, folds, seed, device.
         initial: Weights to start each member from.
         report: Called after each epoch with the fold's number.
-        should_stop: Asked after each step.
+        should_stop: Asked before each step, and before each case is prepared.
         prepare: Brings cases to the working grid.
-        pause: Called before each step and waits while others are to go first; not by several GPUs that train together.
+        pause: Called before these, and waits while others are to go first; not before steps of several GPUs together.
 
     Raises:
         Stopped: If ``should_stop`` said so.
@@ -105,11 +105,18 @@ def fit(
     member_dice: list[float] = []
     seconds, crops = 0.0, 0
     device = torch.device("cpu")
+
+    def prepared(of: System, case: Case) -> PreparedCase:
+        pause()
+        if should_stop():
+            raise Stopped
+        return prepare(of, case)
+
     for number, (learn, test) in enumerate(groups):
         place = folder / f"fold{number}"
         done = place / "done.safetensors"
         seed, gpus = recipe.seed + number, gpus_for(system, recipe.device)
-        trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, seed, prepare)
+        trainer = Trainer(system, place, initial, recipe.device, recipe.epochs, seed, prepared)
         device = trainer.device
         kept = _kept(done, system)
         if kept is not None:
@@ -118,7 +125,7 @@ def fit(
             given = (learn, test, older)
             told = partial(report, number)
             weights, took = train_together(
-                system, place, gpus, given, initial, recipe.epochs, seed, told, should_stop, prepare
+                system, place, gpus, given, initial, recipe.epochs, seed, told, should_stop, prepared
             )
         else:
             weights = trainer(learn, test, partial(report, number), should_stop, older, pause)
