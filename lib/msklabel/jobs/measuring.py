@@ -52,8 +52,9 @@ class Measuring:
             version = self.store.labels.get(version_id)
             try:
                 found = measure_version(self.store, version)
-            except (UserError, OSError) as error:
-                logger.warning("%s, version %d: %s", version.image_id, version_id, error)
+            except Exception as error:  # as too little memory for this one, too; the others are not to wait for it
+                foreseen = isinstance(error, UserError | OSError)
+                logger.warning("%s, version %d: %s", version.image_id, version_id, error, exc_info=not foreseen)
                 self.store.quantities.put(version_id, None, str(error) or type(error).__name__)
                 counts["failed"] += 1
                 continue
@@ -69,7 +70,7 @@ def measure_version(store: Store, version: LabelVersion) -> Quantified:
     """Measure one label version, and the image under it where that is there.
 
     Raises:
-        UserError: If the system is not served here, or a file cannot be read.
+        UserError: If the system is not served here, the label cannot be read, or the PACS does not give the image.
     """
     system = store.systems.get(version.system)
     if system is None:
@@ -81,6 +82,8 @@ def measure_version(store: Store, version: LabelVersion) -> Quantified:
         labels = on_image_grid(labels, image, version.image_id, resample=False)
         values = measurable(image, system, version.image_id)
     except UserError as error:  # water and fat exchanged, a file that is away: volumes can be told all the same
+        if error.status >= 500:  # it may be given with the next start
+            raise
         notes.append(f"nothing is measured in the image: {error}")
     height = store.images.get(version.image_id).info.get(_HEIGHT)
     facts: dict[str, Any] = {"images": values, "annotated": annotated_of(version)}
