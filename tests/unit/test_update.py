@@ -240,6 +240,7 @@ def test_a_variants_version_says_nothing_of_what_the_system_has_considered(tmp_p
     newest = versions.newest("toy"), versions.newest("toy", "fatty"), versions.newest("toy", "lean")
     assert [version and version.name for version in newest] == ["0001", "0002", None]
     versions.add(SYSTEM, [{"way": torch.zeros(1)}], {"fingerprint": "of other labels"})
+    assert versions.considered("toy") == {"a", "b"} and versions.held("toy") == {"b"}, "as it is imported"
     found = versions.newest("toy"), versions.newest("toy", fingerprint=SYSTEM.fingerprint)
     assert [version and version.name for version in found] == ["0003", "0001"]
 

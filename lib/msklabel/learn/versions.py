@@ -120,14 +120,19 @@ class Versions:
         return next((v for v in versions if all(v.metrics.get(k, "") == x for k, x in wanted.items())), None)
 
     def considered(self, system: str, name: str = "") -> set[str]:
-        """Keys of the labels that a version, the system's newest by default, was made from, validated with or held."""
-        version = self.get(system, name) if name else self.newest(system)
+        """Keys of the labels that a version, the system's last training by default, learned from, judged by or held."""
+        version = self.get(system, name) if name else self._last_trained(system)
         return set(version.metrics.get("considered", [])) if version else set()
 
     def held(self, system: str) -> set[str]:
-        """Keys of the labels that the system's newest version held back."""
-        version = self.newest(system)
+        """Keys of the labels that the system's last training held back."""
+        version = self._last_trained(system)
         return set(version.metrics.get("held", {})) if version else set()
+
+    def _last_trained(self, system: str) -> Version | None:
+        """The last version of the system itself that was made from labels here; an imported one considered none."""
+        versions = (self.get(system, name) for name in reversed(self.names(system)))
+        return next((v for v in versions if "considered" in v.metrics and not v.metrics.get("variant")), None)
 
     def publish(self, system: str, name: str, variant: str = "", reason: str = "", who: str = "") -> None:
         """Put a stored version in service, atomically; the history says when and why.
