@@ -93,6 +93,29 @@ def test_a_training_that_goes_on_knows_them_and_one_that_was_mended_comes_back(
     assert not plans[2].left_out and told[0] == "", "it stands no more in the reviewers' list"
 
 
+def test_a_scan_that_goes_before_it_can_judge_does_not_have_all_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, told = [labelled(tmp_path, number) for number in range(6)], {}
+    task = task_of(pairs, tmp_path, hold=told.update)
+    trained, fit = [], task.update.fit
+
+    def fit_and_spoil(plan: Plan, *rest: Any) -> Any:
+        fitted = fit(plan, *rest)
+        trained.append([case.id for case in plan.selection.validation])
+        pairs[int(trained[0][0][-1])].image.write_bytes(b"cut off")
+        return fitted
+
+    monkeypatch.setattr(task.update, "fit", fit_and_spoil)
+    stats = task({})
+    assert len(trained) == 1 and len(trained[0]) == 2
+    gone, judge = trained[0]
+    assert list(stats["left_out"]) == [gone] and CUT_OFF in stats["left_out"][gone]
+    metrics = Versions(tmp_path / "models").get("toy", "0001").metrics
+    assert list(metrics["case_dice"]) == [judge] and metrics["left_out"] == stats["left_out"]
+    assert len(metrics["considered"]) == 6 and told[int(gone[-1])].startswith("left out")
+
+
 def test_what_is_wrong_elsewhere_is_not_blamed_on_a_scan(tmp_path: Path) -> None:
     case = _case(SYSTEM, labelled(tmp_path, 0))
     with pytest.raises(Unreachable), blamed_on(case):

@@ -199,7 +199,7 @@ class SystemTrainTask(TrainTask):
                 "validation": verdict.validation,
                 "reason": "; ".join(verdict.reasons),
                 "held": len(plan.held),
-                "left_out": {name: one.reason for name, one in plan.left_out.items()},
+                "left_out": version.metrics["left_out"],
             }
         except Stopped:
             logger.info("%s: stopped; a training of the same labels goes on from here", self.system.name)

@@ -14,7 +14,7 @@ import torch
 
 from msklabel.errors import UserError
 from msklabel.learn.average import between
-from msklabel.learn.cases import Case, LeftOut, PreparedCase, prepare_case
+from msklabel.learn.cases import Case, LeftOut, PreparedCase, Unusable, prepare_case
 from msklabel.learn.comparison import side_by_side
 from msklabel.learn.doubts import Doubts, best_reference
 from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice, label_means, mean_dice
@@ -129,7 +129,7 @@ class Update:
         """
         left_out = left_out or {}
         if left_out:
-            self.tell({one.label: f"left out, as it cannot be used: {one.reason}" for one in left_out.values()})
+            self.tell(_noted(left_out))
         roles = self._decided(cases)
         serving = self.serving(order.variant)
         base = self._base(order)
@@ -172,7 +172,8 @@ class Update:
     def store(self, plan: Plan, order: Order, fitted: Fitted) -> tuple[Version, Verdict]:
         """Compare a trained candidate with the version in service, store it, and publish it if it passes.
 
-        What somebody put in service while it was trained or compared is what it is compared with.
+        What somebody put in service while it was trained or compared is what it is compared with. A validation scan
+        that cannot be used any more is left out.
 
         One that began with the weights in service and does not pass is tried again with averages of both, nearer and
         nearer to what is served; the first that passes is published. If none does, the candidate is kept as it was
@@ -183,7 +184,11 @@ class Update:
             in_service = self.versions.serving(self.system.name, order.variant)
             plan = replace(plan, serving=self.serving(order.variant))
             frozen = self._frozen(plan)
-            tried = self._tried(plan, fitted, frozen)
+            try:
+                tried = self._tried(plan, fitted, frozen)
+            except Unusable as error:
+                plan = self._without(plan, error)
+                continue
             if self.versions.serving(self.system.name, order.variant) == in_service:
                 break
         chosen = tried[-1] if tried[-1].verdict.publish else tried[0]
@@ -197,6 +202,15 @@ class Update:
             reasons, verdict = ["another version was put in service just now"], replace(verdict, publish=False)
         logger.info("%s: version %s %s", self.system.name, version.name, "; ".join(reasons))
         return version, verdict
+
+    def _without(self, plan: Plan, error: Unusable) -> Plan:
+        """What was trained does not depend on a scan that was to judge it."""
+        logger.warning("%s: left out of the comparison: %s", self.system.name, error)
+        case = error.case
+        left_out = {**plan.left_out, case.id: LeftOut(case.label, case.image, error.reason)}
+        self.tell(_noted(left_out))
+        validation = [one for one in plan.selection.validation if one.id != case.id]
+        return replace(plan, selection=replace(plan.selection, validation=validation), left_out=left_out)
 
     def _tried(self, plan: Plan, fitted: Fitted, frozen: Sequence[Case]) -> list[_Tried]:
         """What was trained and, as long as none passes, what lies nearer to the version in service."""
@@ -358,3 +372,7 @@ class Update:
             "cross_validated_dice": rounded(mean_dice(fitted.fold_dice)),
             "member_dice": [rounded(dice, 6) for dice in fitted.member_dice],
         }
+
+
+def _noted(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
+    return {one.label: f"left out, as it cannot be used: {one.reason}" for one in left_out.values()}
