@@ -7,10 +7,12 @@ import pytest
 from test_learn import make_case
 from test_preprocess import make_system
 
+from msklabel.errors import UserError
 from msklabel.imaging import LabelMap, Scan
 from msklabel.imaging.annotated import Annotated
-from msklabel.learn.cases import Case
+from msklabel.learn.cases import Case, Unusable
 from msklabel.learn.doubts import Doubts, Reference, best_reference
+from msklabel.learn.scores import KeptScores
 from msklabel.learn.screening import Usual, assess, usual_agreement
 from msklabel.predict.engine import Segmentation
 
@@ -117,3 +119,20 @@ def test_only_a_good_segmenter_may_doubt() -> None:
     best = best_reference([("0001", segmenter, poor), ("draft", segmenter, good)])
     assert best and best.name == "draft"
     assert make_case(0).label == ""
+
+
+def test_what_was_looked_at_before_a_scan_that_cannot_be_read_is_not_looked_at_again(tmp_path: Path) -> None:
+    """Nor after a training that was killed among thousands of new labels."""
+
+    def gone() -> tuple[Scan, np.ndarray]:
+        raise UserError("cut off")
+
+    segmenter = FixedSegmenter(anatomy())
+    cases = [*map(labelled, "abc"), Case("d", "d", gone, label="sha-d")]
+    doubts, scores = Doubts(tmp_path / "screening.json"), KeptScores(tmp_path, segmenter.system)
+    for _ in range(2):
+        with pytest.raises(Unusable, match="d: cut off"):
+            doubts.review(cases, Reference("0001", segmenter, USUAL))
+        with pytest.raises(Unusable, match="d: cut off"):
+            scores.measure("0001", lambda: segmenter, cases)
+    assert segmenter.asked == 6

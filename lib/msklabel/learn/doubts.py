@@ -77,6 +77,7 @@ class Doubts:
         if reference is None:
             return self.held(cases)
         known = read_json(self._file)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         for case in cases:
             if not case.label or case.accepted or not _is_due(known.get(case.label), reference):
                 continue
@@ -85,8 +86,7 @@ class Doubts:
                 logger.warning("%s: %s: %s", case.id, "held for review" if finding.held else "noted", finding.reason)
             facts = {**asdict(finding), "agreement": rounded(finding.agreement)}
             known[case.label] = {**facts, "by": reference.name, "usual": rounded(reference.usual.dice)}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self._file, to_json(known))
+            replace_text(self._file, to_json(known))
         return self.held(cases)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,26 +28,25 @@ class Segmenter(Protocol):
         """Segment a scan."""
 
 
-def case_dice(
-    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None
-) -> CaseDice:
-    """Dice for each case and label name.
+def case_dice(segmenter: Segmenter, cases: Sequence[Case]) -> CaseDice:
+    """Dice for each case and label name, see :func:`each_dice`."""
+    return {case.id: row for case, row in each_dice(segmenter, cases)}
+
+
+def each_dice(segmenter: Segmenter, cases: Sequence[Case]) -> Iterator[tuple[Case, dict[str, float]]]:
+    """Dice of each label name, case by case, the next one read while one is segmented.
 
     NaN where neither truth nor prediction has the label, and for a label that was not looked for.
 
     Raises:
         Unusable: If one of them cannot be read or segmented.
     """
-    result: CaseDice = {}
     read = one_ahead(lambda case: case.read(segmenter.system), cases)
-    for done, (case, pair) in enumerate(zip(cases, read, strict=True), 1):
+    for case, pair in zip(cases, read, strict=True):
         scan, truth = pair.result()
         with blamed_on(case):
             predicted = segmenter(scan).labels.array
-        result[case.id] = label_dice(segmenter.system, predicted, truth, case.annotated)
-        if progress:
-            progress(done, len(cases))
-    return result
+        yield case, label_dice(segmenter.system, predicted, truth, case.annotated)
 
 
 def label_dice(

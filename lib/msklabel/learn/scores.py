@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msklabel.durable import replace_text
 from msklabel.learn.cases import Case
-from msklabel.learn.evaluate import CaseDice, Segmenter, case_dice
+from msklabel.learn.evaluate import CaseDice, Segmenter, each_dice
 from msklabel.learn.record import read_json, rounded, to_json
 from msklabel.system import System
 
@@ -41,10 +41,9 @@ class KeptScores:
         """
         kept = self.known(name, cases)
         missing = [case for case in cases if case.id not in kept]
-        if missing:
-            measured = case_dice(build(), missing)
-            self.keep(name, missing, measured)
-            kept |= measured
+        for case, row in each_dice(build(), missing) if missing else ():
+            kept[case.id] = row
+            self.keep(name, [case], kept)
         return {case.id: kept[case.id] for case in cases}
 
     def known(self, name: str, cases: Sequence[Case]) -> CaseDice:
