@@ -24,7 +24,7 @@ from msklabel.choose.simulate.judge import Judge
 from msklabel.choose.simulate.run import Cell, _begin_process, run_cells, save_cases
 from msklabel.choose.simulate.scans import Case, LabelledScan, folder_key, prepare, read_folder
 from msklabel.choose.simulate.statistics import comparisons, penalty_matrix, read_points
-from msklabel.choose.simulate.train import _parts, train
+from msklabel.choose.simulate.train import _crop, _parts, train
 from msklabel.durable import replace_text
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
@@ -122,12 +122,29 @@ def test_a_network_for_right_sides_learns_from_sides() -> None:
     one: Case = prepare(system, LabelledScan("s", "p", "", Scan(hu[None], np.eye(4)), labels))
     assert one.prepared.sides is not None
     parts = _parts(system, one, {3, 4})
-    assert [image.shape[1] for image, _ in parts] == [one.prepared.sides.half_width] * 2
-    left, right = (known for _, known in parts)
+    assert [part.image.shape[1] for part in parts] == [one.prepared.sides.half_width] * 2
+    left, right = (part.labels for part in parts)
     for known in (left, right):
         drawn = [z for z in range(known.shape[2]) if (known[:, :, z] != UNKNOWN).all()]
         assert drawn == [3, 4] and (np.delete(known, drawn, axis=2) == UNKNOWN).all()
     assert set(torch.unique(right[..., 3:5]).tolist()) - set(torch.unique(left[..., 3:5]).tolist()) == {1}
+
+
+@pytest.mark.parametrize(("windows", "first"), [("spread", 0), ("from_edge", 3)])
+def test_what_is_drawn_stays_on_its_slices_in_a_scan_that_is_filled_up(windows: str, first: int) -> None:
+    volume = {"dimensions": 3, "patch_voxels": [16, 16, 12], "network": {"name": "vnet"}}
+    system = make_system(spacing_mm=[None] * 3, predict={"windows": windows}, **volume)
+    hu, labels = body_in_air((20, 22, 6))
+    one: Case = prepare(system, LabelledScan("s", "p", "", Scan(hu[None], np.eye(4)), labels))
+    (part,) = _parts(system, one, {1, 4})
+    assert part.image.shape[1:] == part.labels.shape == (20, 22, 12)
+    image, known = _crop(system, part, 4, np.random.default_rng(0))
+    assert image.shape[1:] == known.shape == (16, 16, 12)
+    assert [z for z in range(12) if (known[..., z] != UNKNOWN).all()] == [first + 1, first + 4]
+    inside = slice(first, first + 6)
+    assert torch.equal(part.image[..., inside], one.prepared.image)
+    drawn = [first + 1, first + 4]
+    assert torch.equal(part.labels[..., drawn], torch.from_numpy(one.labels[..., [1, 4]]).long())
 
 
 def test_a_test_set_without_labels_is_told(tmp_path: Path) -> None:
