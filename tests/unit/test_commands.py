@@ -94,6 +94,17 @@ def test_no_word_about_a_system_is_cut_off(monkeypatch: pytest.MonkeyPatch, widt
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_names_of_labels_that_are_compared_are_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"cases": 12, "before": 0.9, "after": 0.9, "worst": -0.01, "p": 0.01}
+    names = list(load_catalogue(None, ["thigh_dixon"])["thigh_dixon"].labels)
+    found = {"labels": dict.fromkeys(names, row), "cases": {"a_scan_with_quite_a_long_name_0001": {"1": 0.9, "2": 0.9}}}
+    monkeypatch.setattr("msklabel.work.Work", Mock(return_value=Mock(compare=Mock(return_value=found))))
+    screen = io.StringIO()
+    monkeypatch.setattr(versions_module, "console", Console(file=screen, width=80))
+    versions_module.compare("thigh_dixon", "1", "2", tmp_path)
+    assert all(name in screen.getvalue() for name in [*names, *found["cases"]])
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     nope = tmp_path / "nope"
     for asked in (lambda: versions_module.versions(nope), lambda: versions_module.rollback(SYSTEM, nope)):

@@ -8,7 +8,11 @@ import torch
 from test_preprocess import make_system
 from torch import nn
 
+from msklabel.errors import UserError
 from msklabel.imaging import Scan
+from msklabel.learn.cases import Case
+from msklabel.learn.split import RolesInFile
+from msklabel.learn.task import SystemTrainTask
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.predict.infiltration import doubt_about_fat, fitting_variant, muscle_fat_fraction_percent
@@ -73,6 +77,18 @@ def test_a_variant_changes_the_recipe_and_keeps_the_fingerprint() -> None:
     assert variant.fingerprint == system.fingerprint
     with pytest.raises(ConfigError, match="no variant 'lean'; variants: fatty"):
         system.with_variant("lean")
+
+
+def test_where_no_labelled_scan_is_one_for_a_variant_that_is_said(tmp_path: Path) -> None:
+    task = SystemTrainTask(dixon_system(), Versions(tmp_path), lambda _: [], RolesInFile(tmp_path), "cpu")
+
+    def case(fat_percent: float) -> Case:
+        scan = leg(fat_percent)
+        return Case(f"{fat_percent}", "p", lambda: (scan, (scan.array[1] > 0).astype(np.uint8)))
+
+    assert [one.id for one in task._fitting([case(5.0), case(45.0)], "fatty")] == ["45.0"]
+    with pytest.raises(UserError, match=r"none of 2 .* is one for fatty, whose muscles hold 20 % fat"):
+        task._fitting([case(5.0), case(10.0)], "fatty")
 
 
 def thigh(fat_percent: float, muscle_to_fat: float, beside: bool = False) -> Scan:

@@ -83,11 +83,19 @@ def compare(
 
     conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state, database=database)
     found = Work(str(app_folder()), str(studies), conf).compare(system, a, b, measure=True)
-    labels = Table("label", "cases", f"Dice {a}", f"Dice {b}", "worst case", "p (worse by 0.01)", title=system)
+    labels = _table("label", "cases", f"Dice {a}", f"Dice {b}", "worst case", "p (worse by 0.01)", title=system)
     for name, row in found["labels"].items():
         p = "" if row["p"] is None else f"{row['p']:.4f}"
         labels.add_row(name, str(row["cases"]), *(f"{row[k]:.4f}" for k in ("before", "after", "worst")), p)
-    cases = Table("scan", f"mean Dice {a}", f"mean Dice {b}")
+    cases = _table("scan", f"mean Dice {a}", f"mean Dice {b}")
     for case, row in found["cases"].items():
         cases.add_row(case, *("" if row[name] is None else f"{row[name]:.4f}" for name in (a, b)))
     console.print(labels, cases)
+
+
+def _table(name: str, *numbers: str, title: str | None = None) -> Table:
+    table = Table(title=title)
+    table.add_column(name, no_wrap=True, overflow="fold")  # a name that is cut off names nothing
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table

@@ -171,7 +171,7 @@ class SystemTrainTask(TrainTask):
 
     def _train_on(self, cases: Sequence[Case], order: Order, left_out: Mapping[str, LeftOut]) -> dict[str, Any]:
         if order.variant:
-            cases = [case for case in cases if self._fits(case, order.variant)]
+            cases = self._fitting(cases, order.variant)
         with reported(lambda *_: self.pause(lambda: False)):
             plan = self.update.plan(cases, order, left_out)
         self._keep_or_clear(_described(self.system, plan, order))
@@ -266,6 +266,21 @@ class SystemTrainTask(TrainTask):
             if begun and begun <= set(keys):
                 pairs = [pair for pair, key in zip(pairs, keys, strict=True) if key in begun]
         return [_case(self.system, pair) for pair in pairs]
+
+    def _fitting(self, cases: Sequence[Case], variant: str) -> list[Case]:
+        """The labelled scans that a variant is for.
+
+        Raises:
+            UserError: If none of them is.
+        """
+        fitting = [case for case in cases if self._fits(case, variant)]
+        if cases and not fitting:
+            least = self.system.variants[variant].fat_fraction_from_percent
+            raise UserError(
+                f"{self.system.name}: none of {len(cases)} labelled scan(s) is one for {variant}, whose muscles hold "
+                f"{least:g} % fat or more"
+            )
+        return fitting
 
     def _fits(self, case: Case, variant: str) -> bool:
         """Whether a labelled scan is one of those that a variant is for."""
