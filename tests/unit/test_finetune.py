@@ -1,5 +1,6 @@
 """Fine-tuning: replay, warm-up, the moving average, and what goes wrong on the way."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,9 @@ def test_prepared_scans_are_kept_and_the_oldest_go_first(tmp_path: Path) -> None
     assert reads == [0, 1, 2, 0]
     next(tmp_path.iterdir()).write_bytes(b"damaged")
     assert torch.equal(small(system, kept(0)).labels, first.labels)
+    left, gone = tmp_path / ".17-killed.safetensors", tmp_path / "gone.safetensors"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    gone.symlink_to(tmp_path / "nowhere")  # as a file that another training removes while this one looks
+    small(system, kept(3))
+    assert not left.exists() and reads == [0, 1, 2, 0, 0, 3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from msklabel.pipeline.sides import Sides
 from msklabel.system import System
 
 _SUFFIX = ".safetensors"
+_LEFT_S = 3600.0  # nobody takes so long to write one
 
 
 class PreparedCache:
@@ -58,13 +60,15 @@ class PreparedCache:
         try:
             write_prepared(temporary, case)
             temporary.replace(file)
-        except (OSError, SafetensorError):
+            self._tidy()
+        except (OSError, SafetensorError):  # also where another training has just removed a file
             temporary.unlink(missing_ok=True)
-            return
-        self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what was not used for longest until the rest is small enough."""
+        """Remove what killed trainings left half written, and what was not used for longest while there is too much."""
+        for left in self._folder.glob(f".*{_SUFFIX}"):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                left.unlink(missing_ok=True)
         files = sorted(
             ((f.stat().st_mtime_ns, f.stat().st_size, f) for f in self._folder.glob(f"[!.]*{_SUFFIX}")), reverse=True
         )
