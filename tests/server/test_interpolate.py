@@ -48,6 +48,9 @@ def test_a_label_that_comes_with_the_request_is_filled(site: Site, folder: Path)
     np.testing.assert_allclose(result.affine, site.phantoms["hip_0"].affine, atol=1e-4)
     assert (params["axis"], params["drawn_slices"], params["filled_slices"]) == (2, [0, 3], 2)
     assert params["label_names"] == site.client(folder).info()["models"][SYSTEM]["labels"]
+    named = {**FOR_SLICER, "axis": 2, "slices": list(DRAWN)}
+    again, _ = site.client(folder).infer("interpolate", "hip_0", named, label_in=str(label))
+    np.testing.assert_array_equal(read_labels(again).array, result.array)
 
 
 def test_the_stored_label_is_filled_and_the_result_can_be_stored(site: Site, folder: Path) -> None:

@@ -87,9 +87,10 @@ def _checked(key: str, value: Any, config: Mapping[str, Any]) -> Any:
         return None
     default = config.get(key)
     if isinstance(default, list) and default and not isinstance(value, list):
-        if value not in default:
-            raise UserError(f"{key}: expected one of {', '.join(map(str, default))}, got {str(value)[:_MOST_TEXT]!r}")
-        return value
+        known = {str(choice): choice for choice in default}  # 2 of a JSON object is the choice "2"
+        if str(value) not in known:
+            raise UserError(f"{key}: expected one of {', '.join(known)}, got {str(value)[:_MOST_TEXT]!r}")
+        return known[str(value)]
     if isinstance(default, bool | int | float) and not isinstance(value, bool | int | float | str):
         raise UserError(f"{key}: expected {type(default).__name__}, got {type(value).__name__}")
     if isinstance(value, str):
