@@ -21,7 +21,7 @@ from live import Site, slicer_client, start
 
 from msklabel.errors import UserError
 from msklabel.serve import openid as module
-from msklabel.serve.openid import OpenId, OpenIdOptions
+from msklabel.serve.openid import NotSignedIn, OpenId, OpenIdOptions
 from msklabel.serve.web_sessions import COOKIE
 
 PEOPLE = {
@@ -180,6 +180,16 @@ def test_keys_that_the_issuer_changed_are_taken_up(monkeypatch: pytest.MonkeyPat
         assert known.identify(issuer.token(issuer.claims("anna"))).name == "anna"
         issuer.key, issuer.kid = rsa.generate_private_key(public_exponent=65537, key_size=2048), "second"
         assert known.identify(issuer.token(issuer.claims("rita"))).role == "reviewer"
+
+
+def test_tokens_are_still_known_while_the_issuer_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_issuer(PEOPLE) as issuer:
+        known = OpenId(OpenIdOptions(issuer.url))
+        known.identify(issuer.token(issuer.claims("anna")))
+    monkeypatch.setattr(module, "_KEYS_S", 0.0)
+    assert known.identify(issuer.token(issuer.claims("rita"))).role == "reviewer"
+    with pytest.raises(NotSignedIn):
+        known.identify(issuer.token(issuer.claims("rita"), key=OTHER_KEY))
 
 
 def test_an_issuer_in_clear_text_is_refused() -> None:

@@ -225,16 +225,25 @@ class OpenId:
         return str(self._discovered()[name])
 
     def _fetched(self, older_than_s: float) -> tuple[float, dict[str, Any], dict[str, Any]]:
-        """When, the issuer's description of itself, and its keys by name."""
+        """When, the issuer's description of itself, and its keys by name; those before where it cannot be reached."""
         with self._lock:
+            _, described, keys = self._known
             if time.monotonic() - self._known[0] > older_than_s:
-                described = self._get(f"{self._issuer}/.well-known/openid-configuration")
-                if str(described.get("issuer", "")).rstrip("/") != self._issuer:
-                    raise Unreachable(f"the server at {self._issuer} calls itself {str(described.get('issuer'))[:100]}")
-                keys = self._get(str(described["jwks_uri"])).get("keys") or []
-                usable = [key for key in keys if key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"]
-                self._known = time.monotonic(), described, {str(key.get("kid")): jwt.PyJWK(key) for key in usable}
+                try:
+                    described, keys = self._published()
+                except Unreachable:
+                    if not keys:
+                        raise
+                self._known = time.monotonic(), described, keys
             return self._known
+
+    def _published(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        described = self._get(f"{self._issuer}/.well-known/openid-configuration")
+        if str(described.get("issuer", "")).rstrip("/") != self._issuer:
+            raise Unreachable(f"the server at {self._issuer} calls itself {str(described.get('issuer'))[:100]}")
+        keys = self._get(str(described["jwks_uri"])).get("keys") or []
+        usable = [key for key in keys if key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"]
+        return described, {str(key.get("kid")): jwt.PyJWK(key) for key in usable}
 
     def _get(self, address: str) -> dict[str, Any]:
         try:
