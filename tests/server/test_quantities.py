@@ -79,6 +79,11 @@ def test_a_submitted_label_is_measured_and_measured_again_where_it_is_missing(si
     assert site.ask("GET", "/msk/quantities?image=nothing").status_code == 404
     wait_for(lambda: {job["status"] for job in site.ask("GET", "/msk/jobs?kind=quantities").json()} == {"DONE"})
 
+    assert row["mean_hu_per_height2_hu_per_m2"] is None
+    site.ask("PUT", f"/datastore/image/info?image={image}", json={"height_cm": 172})
+    row = row_of(measured(site, image), "muscle")
+    assert row["mean_hu_per_height2_hu_per_m2"] == pytest.approx(row["mean_hu"] / 1.72**2)
+
     site.stop()
     with closing(sqlite3.connect(site.state / "msklabel.db")) as database, database:
         database.execute("DELETE FROM quantity")

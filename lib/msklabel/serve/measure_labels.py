@@ -41,8 +41,8 @@ class MeasureLabels:
         self._wake.set()
         self._thread.start()
 
-    def submitted(self) -> None:
-        """A label was stored; returns at once."""
+    def due(self) -> None:
+        """A label was stored, or what labels are measured by has changed; returns at once."""
         self._wake.set()
 
     def close(self) -> None:

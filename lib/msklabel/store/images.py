@@ -26,7 +26,8 @@ from msklabel.store.database import Database
 from msklabel.store.files import copy_whole, storage_full_told
 from msklabel.store.folder import Contents, Found, parts
 from msklabel.store.headers import check_self_contained
-from msklabel.store.names import checked_image_info, is_image_id
+from msklabel.store.names import HEIGHT, checked_image_info, is_image_id
+from msklabel.store.quantities import forget_of
 from msklabel.store.schema import Image, Setting
 from msklabel.store.scores import forget
 from msklabel.store.source import Source, contents_of
@@ -233,6 +234,8 @@ class Images:
         self.get(image_id)
         with self._database.write(lasting=False) as session:
             row = session.get_one(Image, image_id)
+            if checked.get(HEIGHT, row.info.get(HEIGHT)) != row.info.get(HEIGHT):
+                forget_of(session, image_id)
             row.info = {**row.info, **checked}
 
     def add(self, image_id: str | None, file: Path, info: dict[str, Any]) -> str:

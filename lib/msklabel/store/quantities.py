@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey, delete, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel import __version__
 from msklabel.store.database import Database
@@ -103,6 +103,12 @@ class Quantities:
         for start in range(0, len(listed), _AT_ONCE):
             known |= self.of_versions(version.id for version in listed[start : start + _AT_ONCE])
         return [Known(version, known.get(version.id)) for version in listed]
+
+
+def forget_of(session: Session, image_id: str) -> None:
+    """What was measured of an image's labels counts no more, as they were divided by another height: it is due anew."""
+    versions = select(LabelVersion.id).filter_by(image_id=image_id)
+    session.execute(delete(Quantity).where(Quantity.version_id.in_(versions)))
 
 
 def describe(known: Known) -> dict[str, Any]:

@@ -108,6 +108,7 @@ async def put_image_info(
 ) -> None:
     notes = author(user, await read_notes(request, "info", info))
     await run_in_threadpool(ctx.store.update_image_info, image, notes)
+    ctx.measuring.due()
 
 
 @router.get("/dataset", summary="All images and labels as a zip file")

@@ -35,7 +35,7 @@ async def save_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, 
     if ctx.exchange:
         ctx.exchange.soon()
     ctx.info.forget()
-    ctx.measuring.submitted()
+    ctx.measuring.due()
     return answer
 
 

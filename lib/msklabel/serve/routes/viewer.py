@@ -79,7 +79,7 @@ async def put_label(request: Request, ctx: Ctx, user: AsAnnotator, image: str, s
         answer = await run_in_threadpool(submit)
     if ctx.exchange:
         ctx.exchange.soon()
-    ctx.measuring.submitted()
+    ctx.measuring.due()
     ctx.info.forget()
     return answer
 
