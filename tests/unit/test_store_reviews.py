@@ -193,3 +193,11 @@ def test_two_versions_of_a_label_are_compared(data: MskDatastore) -> None:
         difference(data.store.labels, data.store.systems, a, other)
     with pytest.raises(NotFound):
         difference(data.store.labels, data.store.systems, a, 99)
+
+
+def test_versions_of_two_sizes_are_not_compared(data: MskDatastore) -> None:
+    a = submit(data, blocks(1))
+    write(Path(data.get_image_uri("b")), np.zeros((4, 5, 6), np.int16))
+    b = submit(data, np.ones((4, 5, 6), np.uint8))
+    with pytest.raises(UserError, match=f"version {a} has 8 x 7 x 5 voxels, version {b} 4 x 5 x 6"):
+        difference(data.store.labels, data.store.systems, a, b)

@@ -62,7 +62,7 @@ def difference(labels: Labels, systems: Mapping[str, System], a: int, b: int) ->
         ``removed``.
 
     Raises:
-        UserError: If they are of two scans or two systems.
+        UserError: If they are of two scans or two systems, or of two sizes.
         NotFound: If there is no such version.
     """
     first, second = labels.get(a), labels.get(b)
@@ -72,6 +72,9 @@ def difference(labels: Labels, systems: Mapping[str, System], a: int, b: int) ->
             f"{second.system}: only labels of one scan and one system can be compared"
         )
     before, after = (read_labels(labels.file(version)).array for version in (first, second))
+    if before.shape != after.shape:
+        sizes = [" x ".join(map(str, array.shape)) for array in (before, after)]
+        raise UserError(f"version {a} has {sizes[0]} voxels, version {b} {sizes[1]}: the scan was replaced meanwhile")
     indices = systems[first.system].label_indices if first.system in systems else {}
     return {
         "a": a,
