@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
+
+_LEFT_S = 3600.0  # nobody takes so long to write anything
 
 
 def flush(path: Path) -> None:
@@ -45,6 +50,18 @@ def replace_text(file: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush(file.parent)
+
+
+def remove_left(folder: Path, pattern: str) -> None:
+    """Remove files and folders that killed processes left half written: those that nobody has changed for an hour."""
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # gone meanwhile
+            if time.time() - left.stat().st_mtime < _LEFT_S:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def sha256_of(file: Path) -> str:

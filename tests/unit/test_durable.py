@@ -1,4 +1,4 @@
-"""Files that are put in place whole have the rights that a new file has, or those of the one before."""
+"""Files that are put in place whole have the rights that a new file has, or those of the one before; halves go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msklabel.durable import replace_text
+from msklabel.durable import remove_left, replace_text
 from msklabel.imaging import LabelMap
 from msklabel.imaging.maps import write_map
 from msklabel.imaging.write import write_labels
@@ -37,3 +37,16 @@ def test_colleagues_may_read_what_the_umask_lets_them(tmp_path: Path, name: str,
     finally:
         os.umask(before)
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    for name in (".building-old", ".building-new", "0001"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("w")
+    for name in (".writing-old", ".writing-new"):
+        (tmp_path / name).write_text("half")
+    for old in (".building-old", ".writing-old", "0001"):
+        os.utime(tmp_path / old, (0, 0))
+    remove_left(tmp_path, ".*")
+    assert {path.name for path in tmp_path.iterdir()} == {".building-new", ".writing-new", "0001"}
+    remove_left(tmp_path / "away", ".*")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from msklabel.durable import remove_left
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.pipeline.grid import Grid
 from msklabel.pipeline.preprocess import Prepared
@@ -21,7 +21,6 @@ from msklabel.pipeline.sides import Sides
 from msklabel.system import System
 
 _SUFFIX = ".safetensors"
-_LEFT_S = 3600.0  # nobody takes so long to write one
 
 
 class PreparedCache:
@@ -66,9 +65,7 @@ class PreparedCache:
 
     def _tidy(self) -> None:
         """Remove what killed trainings left half written, and what was not used for longest while there is too much."""
-        for left in self._folder.glob(f".*{_SUFFIX}"):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
-                left.unlink(missing_ok=True)
+        remove_left(self._folder, f".*{_SUFFIX}")
         files = sorted(
             ((f.stat().st_mtime_ns, f.stat().st_size, f) for f in self._folder.glob(f"[!.]*{_SUFFIX}")), reverse=True
         )

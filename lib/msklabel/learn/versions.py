@@ -22,13 +22,14 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from msklabel.durable import flush, replace_text, sha256_of
+from msklabel.durable import flush, remove_left, replace_text, sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.learn.record import to_json
 from msklabel.networks import Weights
 from msklabel.system import System
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+_BUILDING = ".building-"
 _POINTER = "serving"
 
 
@@ -54,7 +55,8 @@ class Versions:
         """
         folder = self.root / system.name
         folder.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+        remove_left(folder, f"{_BUILDING}*")
+        building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
         try:
             facts = {"system": system.name, "fingerprint": system.fingerprint, "profile": system.profile}
             for number, weights in enumerate(members):
