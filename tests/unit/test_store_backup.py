@@ -243,3 +243,29 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.DatabaseError):
         copy_database(tmp_path / "no.db", tmp_path / "copy.db")
     assert [file.name for file in tmp_path.iterdir()] == ["no.db"]
+
+
+def test_a_backup_of_other_studies_or_a_later_one_is_not_replaced(studies: Path, data: MskDatastore) -> None:
+    target = studies.parent / "backup"
+    submit(data, 1)
+    back_up(state_of(studies), target, silent)
+    other = studies.parent / "other"
+    scan(other / "a.nii.gz")
+    submit(store(other), 2)
+    with pytest.raises(Conflict, match=r"backup holds 1 label\(s\) that are not known here"):
+        back_up(state_of(other), target, silent)
+    assert verify(target, silent).labels == 1
+    assert not list(target.glob("*.new"))
+
+    earlier = studies.parent / "earlier"
+    back_up(state_of(studies), earlier, silent)
+    submit(data, 3)
+    back_up(state_of(studies), target, silent)
+    restore(earlier, state_of(studies), silent)
+    with pytest.raises(Conflict, match="a later one of these; give a folder of its own"):
+        back_up(state_of(studies), target, silent)
+    assert verify(target, silent).labels == 2
+
+    (target / "msklabel.db").write_bytes(b"damaged")
+    assert back_up(state_of(studies), target, silent) == 1
+    assert verify(target, silent).problems == []

@@ -65,7 +65,8 @@ def back_up(state: Path, target: Path, progress: Progress, database: str | None 
         NotFound: If there is no database.
         Unreachable: If a PostgreSQL does not answer.
         UserError: If the target lies in the state folder, or is a folder with something else in it.
-        Conflict: If a label file is damaged; the backup that was there before is still whole.
+        Conflict: If a label file is damaged, or the backup that is there holds labels that the database does not
+            record; it is still whole then.
         StorageFull: If it does not fit.
     """
     if not database:
@@ -84,6 +85,12 @@ def back_up(state: Path, target: Path, progress: Progress, database: str | None 
                 rows = copy_to_file(Database(newer, database), newer)
         else:
             copy_database(state / DATABASE, newer)
+        if foreign := _recorded(target / DATABASE) - _recorded(newer):
+            newer.unlink()
+            raise Conflict(
+                f"{target} holds {len(foreign)} label(s) that are not known here: it is a backup of other studies, or "
+                "a later one of these; give a folder of its own"
+            )
         number = _copy_labels(newer, state / "labels", target / "labels", progress)
         _copy_models(state / _MODELS, target / _MODELS)
         newer.replace(target / DATABASE)
@@ -267,6 +274,15 @@ def _files(folder: Path) -> Iterator[Path]:
 def _digests(database: Path) -> list[str]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return [row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM label_version ORDER BY sha256")]
+
+
+def _recorded(database: Path) -> set[tuple[int, str]]:
+    """Numbers and checksums of the labels of a backup, which are never removed; none where it cannot be read."""
+    if not database.is_file():
+        return set()
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return set(connection.execute("SELECT id, sha256 FROM label_version"))
+    return set()
 
 
 def _problem(file: Path, digest: str) -> str | None:
