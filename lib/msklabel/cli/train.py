@@ -90,8 +90,8 @@ def _require_profile_in_service(system: System, studies: Path, state: Path | Non
     """Refuse a training by mistake for another profile: the server that runs could not load what comes out of it."""
     from msklabel.learn.versions import Versions
 
-    store = Versions((state or studies / ".msklabel") / "models")
-    served = store.serving(system.name, variant)
+    store = Versions((state or studies / ".msklabel") / "models")  # which a first training makes
+    served = store.serving(system.name, variant) or store.serving(system.name)
     profile = store.get(system.name, served).metrics.get("profile") if served else None
     if profile and profile != system.profile:
         raise UserError(

@@ -31,7 +31,8 @@ _TIE = 0.01  # probabilities of two classes that are nearer to each other are fo
 _MOST_OTHER = 0.001  # share of voxels that may have another label than PyTorch as it is, ties aside
 _ADVANTAGE = 0.9  # share of the time so far that another backend must come below
 _ADVANTAGE_IN_HALF = 0.7  # the same of one in half precision
-_RUNS = 4  # that are timed, at most
+_RUNS = 4  # that are timed, unless they are very short or very long
+_SHORT_S = 0.5  # that they take together, at least: windows of milliseconds are quick only after many
 _LONG_S = 2.0  # after which one run is as good as several
 _LOOK_S = 0.2  # between two looks whether a trial has ended, or is to end
 
@@ -210,7 +211,7 @@ def _run(forward: Forward, window: torch.Tensor, timed: bool) -> tuple[float | N
     with torch.inference_mode():
         scores = forward(window)
         seconds: list[float] = []
-        while timed and (not seconds or (len(seconds) < _RUNS and sum(seconds) < _LONG_S)):
+        while timed and sum(seconds) < (_LONG_S if len(seconds) < _RUNS else _SHORT_S):
             _wait_for(window.device)
             started = time.perf_counter()
             forward(window)

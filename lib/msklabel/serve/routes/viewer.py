@@ -189,19 +189,29 @@ def _submit(
 ) -> dict[str, Any]:
     grid, shown = ctx.store.store.images.grid(image), _frames(ctx, image)
     size = shown["columns"] * shown["rows"] * len(shown["frames"])
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        with file.open("rb") as stream:
-            pictures = unpacker.decompress(stream.read(size + 1), size + 1)
-    except zlib.error as error:
-        raise UserError("the viewer's label is damaged; submit it again") from error
-    array = from_pictures(pictures, named, shown["frames"], (shown["columns"], shown["rows"]))
+    array = from_pictures(unpacked(file, size), named, shown["frames"], (shown["columns"], shown["rows"]))
     scheme = ctx.app.systems[system].labels
     with tempfile.TemporaryDirectory(prefix="viewer-") as folder:
         label = Path(folder) / "label.nrrd"
         write_labels(label, LabelMap(array, grid.affine), scheme)
         version = ctx.store.submit(image, label, FINAL, notes, holder=holder, opened=opened)
     return {"image": image, "version": version.id, "state": version.state, "warnings": version.warnings}
+
+
+def unpacked(file: Path, size: int) -> bytes:
+    """What a gzip file holds; of more than so many bytes one more, so that little memory is taken whatever is in it.
+
+    Raises:
+        UserError: If it is none, or damaged.
+    """
+    unpacker, found = zlib.decompressobj(wbits=31), bytearray()
+    try:
+        with file.open("rb") as stream:
+            while len(found) <= size and (block := stream.read(1 << 20)):
+                found += unpacker.decompress(block, size + 1 - len(found))
+    except zlib.error as error:
+        raise UserError("the viewer's label is damaged; submit it again") from error
+    return bytes(found)
 
 
 def _described(ctx: Context, name: str, info: dict[str, Any]) -> dict[str, Any]:
