@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from bench_scans import as_nifti, resampled, synthetic
 
 SIDES = ("stock", "ours")
 _GEMM = 2048
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
     parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
     parser.add_argument("--own-spacing", action="store_true", help="resample the scan to the network's grid beforehand")
+    parser.add_argument(
+        "--stock-enlarges", choices=("labels", "scores"), default="labels", help="labels, as it is made"
+    )
     parser.add_argument("--windows", choices=("spread", "from_edge"), help="where our windows lie (as the system says)")
     parser.add_argument("--above", type=float, help="compare labels also where the scan is above this, such as -200 HU")
     parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
@@ -78,12 +82,12 @@ def main() -> None:
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs of both sides and what follows from them."""
     scan = (
-        _nifti(options.scan, options.cut, folder)
+        as_nifti(options.scan, options.cut, folder)
         if options.scan
-        else _synthetic(options.labelmap, options.shape, folder)
+        else synthetic(options.labelmap, options.shape, folder)
     )
     if options.own_spacing:
-        scan = _resampled(scan, _system(options).spacing_mm, folder)
+        scan = resampled(scan, _system(options).spacing_mm, folder)
     sides = SIDES[1:] if options.skip_stock else SIDES
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     _run("ours", scan, options, folder)
@@ -218,6 +222,7 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
     spec.loader.exec_module(stock)
     from monai.inferers import SliceInferer
     from monai.transforms import Lambdad, NormalizeIntensityd
+    from monailabel.transform.post import Restored
 
     from msklabel.imaging.read import read_scan
     from msklabel.networks import loaded_network
@@ -236,6 +241,13 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
             if mean_sd:
                 return [*steps[:-1], NormalizeIntensityd("image", *mean_sd)]
             return steps if gamma == 1 else [*steps, Lambdad("image", lambda image: image**gamma)]
+
+        def post_transforms(self, data: Any = None) -> list:
+            typed, softmax, argmax, restored = super().post_transforms(data)
+            if options.stock_enlarges == "labels":
+                return [typed, softmax, argmax, restored]
+            linear = Restored("pred", ref_image="image", mode="trilinear", align_corners=False)
+            return [typed, linear, argmax]
 
         def inferer(self, data: Any = None) -> Any:
             whole = super().inferer(data)
@@ -358,41 +370,6 @@ def _dice(labels: Path, truth: Path) -> float:
 
     predicted, true = (read_labels(file).array for file in (labels, truth))
     return float(np.mean([dice(predicted, true, int(label)) for label in np.unique(true[true > 0])]))
-
-
-def _nifti(scan: Path, cut: str | None, folder: Path) -> Path:
-    """The scan, or its middle, in a format that both sides read."""
-    import nibabel as nib
-
-    from msklabel.imaging.read import read_scan
-
-    if scan.name.endswith((".nii", ".nii.gz")) and not cut:
-        return scan
-    read = read_scan(scan)
-    image = nib.Nifti1Image(read.array[0], read.affine)
-    if cut:
-        starts = [max(0, n - int(kept)) // 2 for n, kept in zip(image.shape, cut.split("x"), strict=True)]
-        image = image.slicer[tuple(slice(start, n - start) for start, n in zip(starts, image.shape, strict=True))]
-    nib.save(image, folder / "scan.nii.gz")
-    return folder / "scan.nii.gz"
-
-
-def _resampled(scan: Path, spacing_mm: tuple[float | None, ...], folder: Path) -> Path:
-    """The scan on a network's grid, axes in the order of the world's, so that neither side has labels to enlarge."""
-    import nibabel as nib
-    from nibabel.processing import resample_to_output
-
-    image = nib.load(scan)
-    lowest = float(np.asanyarray(image.dataobj).min())
-    sizes = [wanted or own for wanted, own in zip(spacing_mm, image.header.get_zooms(), strict=True)]
-    nib.save(resample_to_output(image, sizes, order=1, cval=lowest), folder / "resampled.nii.gz")
-    return folder / "resampled.nii.gz"
-
-
-def _synthetic(labelmap: Path, shape: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "msklabel", "synthesize", str(labelmap), "--modality", "ct", "--shape", shape]
-    subprocess.run([*command, "-o", str(folder)], check=True, stdout=sys.stderr)
-    return next((folder / "images").glob("*.nii.gz"))
 
 
 if __name__ == "__main__":

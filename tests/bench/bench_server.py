@@ -4,7 +4,8 @@
 one after the other. They think for times drawn from an exponential distribution, before they begin, too: with one and
 the same time all would come at once, again and again. Each request opens a connection of its own, as 3D Slicer does. A
 download is timed to its first byte. ``dropped`` counts requests that failed, and labels that were acknowledged and are
-not in the store afterwards.
+not in the store afterwards. The share of the processors' time that the machine's host kept for other guests is printed:
+where it is not near 0 the figures are the machine's, not the server's.
 
 Before they come, ``--segments 10`` presses *Segment* on ten served scans that were predicted ahead, and
 ``--training 10`` segments ten others first on the idle server and then while it trains.
@@ -112,6 +113,7 @@ def _with(count: int, port: int, label: bytes, options: argparse.Namespace) -> d
     crew = [Annotator(f"a{count}_{number}", port, label, options.think) for number in range(count)]
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
     end = time.perf_counter() + options.seconds
+    before = _processor_time()
     for one in crew:
         one.start(end)
     while time.perf_counter() < end:
@@ -121,12 +123,23 @@ def _with(count: int, port: int, label: bytes, options: argparse.Namespace) -> d
         one.thread.join()
         for kind, values in one.taken.items():
             taken[kind] += values
+    stolen, spent = (now - then for now, then in zip(_processor_time(), before, strict=True))
     kept = requests.get(f"http://127.0.0.1:{port}/datastore/?output=all", timeout=600).json()["objects"]
     submitted = [image for one in crew for image in one.submitted]
     lost = [image for image in submitted if "final" not in kept[image]["labels"]]
     failed = [problem for one in crew for problem in one.failed]
     found = {kind: _percentiles(values) for kind, values in taken.items() if values}
-    return {**found, "labels": len(submitted), "dropped": len(lost) + len(failed), "failed": failed[:3]}
+    counts = {"labels": len(submitted), "dropped": len(lost) + len(failed), "failed": failed[:3]}
+    return {**found, **counts, "stolen_percent": 100 * stolen / max(spent, 1)}
+
+
+def _processor_time() -> tuple[int, int]:
+    """What the host withheld from this machine, and all, in ticks of all cores; zeros where Linux does not say."""
+    try:
+        ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return ticks[7], sum(ticks)
 
 
 class Annotator:
@@ -200,7 +213,8 @@ def show(figures: dict[str, Any]) -> None:
     Console(width=110).print(table)
     for count, found in figures["annotators"].items():
         print(
-            f"{count} annotators: {found['labels']} labels acknowledged, {found['dropped']} dropped {found['failed']}"
+            f"{count} annotators: {found['labels']} labels acknowledged, {found['dropped']} dropped {found['failed']}; "
+            f"the host kept {found['stolen_percent']:.1f} % of the processors"
         )
     for name in ("segment, predicted ahead", "segment, beside a training"):
         if name in figures:

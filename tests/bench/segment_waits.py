@@ -13,6 +13,7 @@ import requests
 from bench_latency import SYSTEM
 
 _PATIENCE_S = 300.0
+_AHEAD = "tmp/*/msklabel-ahead-*/*/*"  # files in the state folder
 _EPOCHS = 100_000  # the training is ended before
 
 
@@ -31,7 +32,7 @@ def prefetched(port: int, state: Path, count: int) -> dict[str, Any]:
     for number in range(count):
         asked = requests.post(f"{_url(port)}/activelearning/first", json={"client_id": f"waits{number}"}, timeout=60)
         image = asked.json()["id"]
-        _until(lambda many=number + 1: len(list(state.glob("ahead/*/*/*"))) >= many, "a prediction ahead")
+        _until(lambda many=number + 1: len(list(state.glob(_AHEAD))) >= many, "a prediction ahead")
         _settled(state)
         seconds, answer = segment(port, image)
         taken.append(1000 * seconds)
@@ -99,7 +100,7 @@ def _url(port: int) -> str:
 def _settled(state: Path) -> None:
     """Until no further prediction is made for a while: one that runs would have to end first."""
     known = -1
-    while known != (known := len(list(state.glob("ahead/*/*/*")))):
+    while known != (known := len(list(state.glob(_AHEAD)))):
         time.sleep(3)
 
 
