@@ -247,7 +247,7 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
             if options.stock_enlarges == "labels":
                 return [typed, softmax, argmax, restored]
             linear = Restored("pred", ref_image="image", mode="trilinear", align_corners=False)
-            return [typed, linear, argmax]
+            return [typed, linear, argmax, restored]
 
         def inferer(self, data: Any = None) -> Any:
             whole = super().inferer(data)
