@@ -21,6 +21,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Axis = Annotated[int, Field(ge=0, le=2)]
 WindowPlaces = Literal["spread", "from_edge"]
+Resampling = Literal["edge_to_edge", "from_first_voxel"]
 CoarseningFactor = Annotated[float, Field(ge=1, le=16)]
 
 

@@ -31,6 +31,7 @@ from msklabel.sections import (
     Postprocess,
     Predict,
     ReferenceSlice,
+    Resampling,
     Section,
     Thresholds,
     Train,
@@ -56,6 +57,9 @@ class System(Section):
         groups: Named sets of labels.
         orientation: Axis codes of the working grid; ``RAS`` in volumes, where axis 2 runs to superior.
         spacing_mm: Voxel size of the working grid along each axis; null keeps the scan's own.
+        resampling: ``edge_to_edge`` covers the scan exactly, with voxels of nearly that size, and averages where they
+            are coarser; ``from_first_voxel`` counts exact steps from the centre of the scan's first voxel and
+            interpolates between neighbours, as MONAI's Spacing does.
         patch_voxels: Network input along each axis; the last is 1 in 2D.
         laterality: ``mirror_halves`` splits at the mid-sagittal plane and mirrors the left half.
         variants: Further models with the same network and labels, by name.
@@ -74,6 +78,7 @@ class System(Section):
     groups: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     orientation: Annotated[str, Field(pattern=r"^[RL][AP][SI]$")] = "RAS"
     spacing_mm: tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None]
+    resampling: Resampling = "edge_to_edge"
     intensity: Annotated[Window | ZScore | Percentile, Field(discriminator="kind")]
     patch_voxels: tuple[PositiveInt, PositiveInt, PositiveInt]
     laterality: Literal["none", "mirror_halves"] = "none"
@@ -156,6 +161,8 @@ class System(Section):
         keys = ("name", "channels", "dimensions", "orientation", "spacing_mm", "intensity", "patch_voxels")
         data = self.model_dump(mode="json", include={*keys, "laterality", "network"})
         data["labels"] = self.label_indices
+        if self.resampling != "edge_to_edge":  # there were weights before it could be chosen
+            data["resampling"] = self.resampling
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_variant(self, variant: str) -> System:

@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--system", default="thigh_ct", help="which system (thigh_ct)")
     parser.add_argument("--profile", default="paper", help="paper or demo (paper)")
+    parser.add_argument("--configs", type=Path, help="folder with systems of one's own")
     parser.add_argument("--scan", type=Path, help="scan to segment")
     parser.add_argument("--labelmap", type=Path, help="instead: label map to make a CT of")
     parser.add_argument("--shape", default="320x320x100", help="voxels of that CT (320x320x100)")
@@ -52,10 +53,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights.safetensors of a version trained with this profile")
     parser.add_argument("--cut", metavar="SHAPE", help="take only so many voxels out of the scan's middle")
     parser.add_argument("--own-spacing", action="store_true", help="resample the scan to the network's grid beforehand")
-    parser.add_argument(
-        "--stock-enlarges", choices=("labels", "scores"), default="labels", help="labels, as it is made"
-    )
     parser.add_argument("--windows", choices=("spread", "from_edge"), help="where our windows lie (as the system says)")
+    lies = ("edge_to_edge", "from_first_voxel")
+    parser.add_argument("--resampling", choices=lies, help="how our working grid lies (as the system says)")
     parser.add_argument("--above", type=float, help="compare labels also where the scan is above this, such as -200 HU")
     parser.add_argument("--truth", type=Path, help="labels of the scan, to tell which side is nearer to them")
     parser.add_argument("--backend", default="auto", help="what runs our network (auto, the fastest)")
@@ -222,7 +222,6 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
     spec.loader.exec_module(stock)
     from monai.inferers import SliceInferer
     from monai.transforms import Lambdad, NormalizeIntensityd
-    from monailabel.transform.post import Restored
 
     from msklabel.imaging.read import read_scan
     from msklabel.networks import loaded_network
@@ -241,13 +240,6 @@ def _stock(options: argparse.Namespace) -> dict[str, Any]:
             if mean_sd:
                 return [*steps[:-1], NormalizeIntensityd("image", *mean_sd)]
             return steps if gamma == 1 else [*steps, Lambdad("image", lambda image: image**gamma)]
-
-        def post_transforms(self, data: Any = None) -> list:
-            typed, softmax, argmax, restored = super().post_transforms(data)
-            if options.stock_enlarges == "labels":
-                return [typed, softmax, argmax, restored]
-            linear = Restored("pred", ref_image="image", mode="trilinear", align_corners=False)
-            return [typed, linear, argmax, restored]
 
         def inferer(self, data: Any = None) -> Any:
             whole = super().inferer(data)
@@ -281,13 +273,14 @@ def _system(options: argparse.Namespace) -> Any:
     known = _full_system(options).model_dump()
     plain = {"channels": known["channels"][:1], "laterality": "none", "variants": {}}  # these look at all channels
     predict = known["predict"] | {"mirror_axes": []} | ({"windows": options.windows} if options.windows else {})
+    plain["resampling"] = options.resampling or known["resampling"]
     return System.model_validate(known | plain | {"predict": predict})
 
 
 def _full_system(options: argparse.Namespace) -> Any:
     from msklabel.catalogue import load_catalogue
 
-    return load_catalogue(names=[options.system], profile=options.profile)[options.system]
+    return load_catalogue(options.configs, [options.system], options.profile)[options.system]
 
 
 def _weights(options: argparse.Namespace) -> dict[str, Any]:
@@ -314,7 +307,7 @@ def _mean_sd(system: Any, scan: Any) -> tuple[float, float]:
 
     prepared = Preprocess(system)(scan)
     grid = prepared.grid
-    raw = resample_scan(grid.orient(scan.array), grid.working_shape)[0][grid.crop]
+    raw = resample_scan(grid.orient(scan.array), grid.along)[0][grid.crop]
     ours = prepared.image
     divisor = float((raw.max() - raw.min()) / (ours.max() - ours.min()))
     return float(raw.min() - ours.min() * divisor), divisor

@@ -20,6 +20,7 @@ from msklabel.learn.evaluate import label_dice
 from msklabel.learn.losses import build_loss, cross_entropy, soft_dice
 from msklabel.learn.samples import Samples
 from msklabel.learn.trainer import Trainer
+from msklabel.pipeline.resample import AxisMap
 from msklabel.pipeline.sides import Sides
 
 VOLUME = {
@@ -91,8 +92,12 @@ def test_the_same_file_is_another_label_where_it_speaks_of_something_else() -> N
 def test_a_coarser_grid_keeps_sparse_slices() -> None:
     labels = np.full((2, 2, 12), UNKNOWN, np.uint8)
     labels[..., [0, 5, 10]] = 1
-    kept = keep_drawn_slices(labels, (2, 2, 4))  # cells of three slices; the middles 1, 4, 7 and 10 are looked at
+    along = AxisMap(2, 2), AxisMap(2, 2), AxisMap(12, 4)
+    kept = keep_drawn_slices(labels, along)  # cells of three slices; the middles 1, 4, 7 and 10 are looked at
     assert (kept[0, 0, [1, 4, 7, 10]] == [1, 1, UNKNOWN, 1]).all()
+    along = AxisMap(2, 2), AxisMap(2, 2), AxisMap(12, 5, from_first=3.0)
+    kept = keep_drawn_slices(labels, along)  # looked at are 0, 3, 6, 9 and the last
+    assert (kept[0, 0, [0, 3, 6, 9, 11]] == [1, UNKNOWN, 1, 1, UNKNOWN]).all()
 
 
 def test_cross_entropy_passes_over_unknown_voxels() -> None:

@@ -7,7 +7,7 @@ import torch
 from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.pipeline.preprocess import Preprocess
-from msklabel.pipeline.resample import linear_weights, resample_nearest, resample_scan, resampled_shape
+from msklabel.pipeline.resample import AxisMap, axis_maps, linear_weights, resample_nearest, resample_scan
 from msklabel.system import System
 
 AFFINES = {
@@ -51,33 +51,37 @@ def body_in_air(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_linear_weights_are_averages_with_rows_that_sum_to_one() -> None:
     for size_in, size_out in [(10, 4), (4, 10), (7, 7), (100, 33)]:
-        weights = linear_weights(size_in, size_out)
+        weights = linear_weights(AxisMap(size_in, size_out))
         assert weights.shape == (size_out, size_in)
         np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(linear_weights(5, 5), np.eye(5))
+    np.testing.assert_array_equal(linear_weights(AxisMap(5, 5)), np.eye(5))
 
 
 def test_a_slab_of_weights_is_a_part_of_the_whole() -> None:
-    np.testing.assert_array_equal(linear_weights(9, 31, 7, 20), linear_weights(9, 31)[7:20])
+    np.testing.assert_array_equal(linear_weights(AxisMap(9, 31), 7, 20), linear_weights(AxisMap(9, 31))[7:20])
 
 
 def test_resampling_keeps_a_ramp_where_it_is() -> None:
     ramp = torch.arange(40.0)[None, :, None, None].expand(1, 40, 4, 4)
-    there = resample_scan(ramp.numpy(), (13, 4, 4))
+    there = resample_scan(ramp.numpy(), (AxisMap(40, 13), AxisMap(4, 4), AxisMap(4, 4)))
     centres = (torch.arange(13) + 0.5) * 40 / 13 - 0.5
     torch.testing.assert_close(there[0, 1:-1, 0, 0], centres[1:-1], atol=0.05, rtol=0)
-    back = resample_scan(there.numpy(), (40, 4, 4))
+    back = resample_scan(there.numpy(), (AxisMap(13, 40), AxisMap(4, 4), AxisMap(4, 4)))
     torch.testing.assert_close(back[0, 4:-4], ramp[0, 4:-4], atol=0.1, rtol=0)
 
 
 def test_nearest_labels_agree_with_the_voxel_that_holds_the_centre() -> None:
     labels = np.arange(6, dtype=np.uint8)[:, None, None]
-    assert resample_nearest(labels, (3, 1, 1)).ravel().tolist() == [1, 3, 5]
-    assert resample_nearest(labels, (12, 1, 1)).ravel().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    kept = AxisMap(1, 1)
+    assert resample_nearest(labels, (AxisMap(6, 3), kept, kept)).ravel().tolist() == [1, 3, 5]
+    finer = resample_nearest(labels, (AxisMap(6, 12), kept, kept))
+    assert finer.ravel().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_resampled_shape_keeps_an_axis_without_a_target() -> None:
-    assert resampled_shape((100, 50, 7), (0.8, 0.8, 3.0), (1.6, 0.4, None)) == (50, 100, 7)
+def test_an_axis_without_a_target_is_kept() -> None:
+    maps = axis_maps((100, 50, 7), (0.8, 0.8, 3.0), (1.6, 0.4, None))
+    assert [one.size_out for one in maps] == [50, 100, 7]
+    assert [one.keeps for one in maps] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", AFFINES)

@@ -45,8 +45,7 @@ def smooth_scores(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 def full_size(scores: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Scores on the scan's own grid (classes, X, Y, Z), all at once; outside the crop background."""
-    axes = zip(grid.oriented_shape, grid.working_shape, grid.crop, strict=True)
-    taps = [native_taps(*axis) for axis in axes]
+    taps = [native_taps(along.back(), crop) for along, crop in zip(grid.along, grid.crop, strict=True)]
     matrices, places = [], []
     for tap, n in zip(taps, scores.shape[1:], strict=True):
         matrix = np.zeros((len(tap.index), n), np.float32)
@@ -69,8 +68,9 @@ def assert_labels_follow(labels: np.ndarray, whole: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", AFFINES)
 @pytest.mark.parametrize("spacing", [[1.0, 1.0, None], [2.6, 3.1, 4.7], [0.8, 5.0, 0.9], [None, None, None]])
-def test_labels_are_those_of_full_size_scores(name: str, spacing: list[float | None]) -> None:
-    preprocess = Preprocess(make_system(spacing_mm=spacing))
+@pytest.mark.parametrize("resampling", ["edge_to_edge", "from_first_voxel"])
+def test_labels_are_those_of_full_size_scores(name: str, spacing: list[float | None], resampling: str) -> None:
+    preprocess = Preprocess(make_system(spacing_mm=spacing, resampling=resampling))
     prepared = preprocess(Scan(body_in_air((40, 34, 20))[0][None], AFFINES[name]))
     scores = smooth_scores((6, *prepared.image.shape[1:]), seed=1)
     labels = preprocess.restore(scores, prepared.grid)

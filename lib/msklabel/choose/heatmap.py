@@ -43,17 +43,16 @@ def heatmap_png(engine: Engine, scan: Scan, native_slice: int = -1) -> bytes:
     """
     prepared, values = uncertainty_map(engine, scan)
     grid = prepared.grid
-    depth, working, crop = grid.oriented_shape[2], grid.working_shape[2], grid.crop[2]
+    depth, crop = grid.oriented_shape[2], grid.crop[2]
     if not -1 <= native_slice < depth:
         raise UserError(f"slice {native_slice}: this scan has slices 0 to {depth - 1}")
     if native_slice < 0:
         place = int(values.sum(axis=(0, 1)).argmax())
     else:
         index = depth - 1 - native_slice if grid.flipped[2] else native_slice
-        place = int(np.clip((index + 0.5) * working / depth - crop.start, 0, values.shape[2] - 1))
+        place = int(np.clip(grid.along[2].back().edge(index + 0.5) - crop.start, 0, values.shape[2] - 1))
     picture = overlay(prepared.image[0, :, :, place].numpy(), values[:, :, place])
-    sizes = zip(grid.axes[:2], grid.oriented_shape, grid.working_shape, picture.shape[1::-1], strict=False)
-    size_mm = np.array([scan.spacing_mm[axis] * native / working * n for axis, native, working, n in sizes])
+    size_mm = np.multiply(grid.steps_mm(scan.spacing_mm)[:2], picture.shape[1::-1])
     width, height = (max(1, round(float(mm) * _SIDE / float(size_mm.max()))) for mm in size_mm)
     stream = io.BytesIO()
     Picture.fromarray(picture).resize((width, height), Picture.Resampling.BILINEAR).save(stream, "PNG")

@@ -113,10 +113,7 @@ def summary_of(
 ) -> Summary:
     """Bring sums in voxels to cm2 and cm3, and their slices to a scan."""
     grid = prepared.grid
-    x_mm, y_mm, z_mm = (
-        scan.spacing_mm[axis] * native / working
-        for axis, native, working in zip(grid.axes, grid.oriented_shape, grid.working_shape, strict=True)
-    )
+    x_mm, y_mm, z_mm = grid.steps_mm(scan.spacing_mm)
     voxel_cm2 = x_mm * y_mm / 100
     step = entry_step(system.classes - 1, sums.expected.shape[1])
     mean_map = sums.maps[-1].cpu().numpy()
@@ -144,6 +141,7 @@ def summary_of(
             working=grid.working_shape[2],
             start=grid.crop[2].start,
             step=step,
+            from_first=grid.along[2].from_first,
         ),
         finite=sums.finite,
     )

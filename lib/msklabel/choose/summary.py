@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from msklabel.errors import UserError
+from msklabel.pipeline.resample import AxisMap
 
 MOST_BYTES = 64 * 1024
 IMAGE_ONLY = "image"  # stands for the model version where no model was asked
@@ -32,6 +33,8 @@ class Slices:
         working: Slices of the whole working grid.
         start: First slice of the crop on the working grid.
         step: Slices of the crop that one entry of a profile stands for.
+        from_first: Slices of the scan from one working slice to the next, where both first ones have the same middle;
+            None where both grids cover the same length.
     """
 
     axis: int
@@ -40,11 +43,12 @@ class Slices:
     working: int
     start: int = 0
     step: int = 1
+    from_first: float | None = None
 
     def to_native(self, entry: NDArray[np.intp]) -> NDArray[np.intp]:
         """Slices of the scan in the middle of entries of a profile."""
         middle = self.start + self.step * (np.asarray(entry) + 0.5)
-        index = np.clip((middle * self.native / self.working).astype(int), 0, self.native - 1)
+        index = np.clip(self._along.edge(middle).astype(int), 0, self.native - 1)
         return self.native - 1 - index if self.flipped else index
 
     def to_entry(self, native: NDArray[np.intp], entries: int) -> NDArray[np.intp]:
@@ -61,8 +65,11 @@ class Slices:
         """Where the middles of slices of the scan lie along a profile; 0.5 is the middle of its first entry."""
         index = np.asarray(native)
         index = self.native - 1 - index if self.flipped else index
-        working = (index + 0.5) * self.working / self.native
-        return (working - self.start) / self.step
+        return (self._along.back().edge(index + 0.5) - self.start) / self.step
+
+    @property
+    def _along(self) -> AxisMap:
+        return AxisMap(self.native, self.working, self.from_first)
 
 
 @dataclass(frozen=True)

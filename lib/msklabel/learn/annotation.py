@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msklabel.errors import UserError
 from msklabel.imaging.annotated import Annotated
-from msklabel.pipeline.resample import nearest_index
+from msklabel.pipeline.resample import AxisMaps, nearest_index
 from msklabel.system import System
 
 UNKNOWN = 255
@@ -70,23 +70,23 @@ def known_labels(
     return result
 
 
-def keep_drawn_slices(labels: NDArray[np.uint8], working_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def keep_drawn_slices(labels: NDArray[np.uint8], along: AxisMaps) -> NDArray[np.uint8]:
     """Move drawn slices to where resampling by the nearest voxel looks, so that a coarser grid loses none needlessly.
 
     A working voxel that covers several slices takes the drawn one, where the nearest is not.
 
     Args:
         labels: Shape (X, Y, Z), in working axes; ``UNKNOWN`` where nothing is known.
-        working_shape: Voxels of the working grid.
+        along: How the working grid lies along each axis.
     """
     result = labels
-    for axis, (size, wanted) in enumerate(zip(labels.shape, working_shape, strict=True)):
+    for axis, one in enumerate(along):
         drawn = (labels != UNKNOWN).any(axis=tuple(other for other in range(3) if other != axis))
-        if size <= wanted or drawn.all():
+        if one.step <= 1 or drawn.all():
             continue
         result = result.copy()
-        cell = np.minimum(((np.arange(size) + 0.5) * wanted / size).astype(int), wanted - 1)
-        for position, taken in enumerate(nearest_index(size, wanted)):
+        cell = nearest_index(one.back())
+        for position, taken in enumerate(nearest_index(one)):
             covered = np.flatnonzero((cell == position) & drawn)
             if not drawn[taken] and len(covered):
                 np.moveaxis(result, axis, 0)[taken] = np.moveaxis(labels, axis, 0)[covered[0]]

@@ -125,6 +125,6 @@ def prepare_case(system: System, case: Case) -> PreparedCase:
     with blamed_on(case):
         prepared = preprocess(scan)
     grid = prepared.grid
-    labels = grid.deorient(keep_drawn_slices(grid.orient(labels), grid.working_shape))
+    labels = grid.deorient(keep_drawn_slices(grid.orient(labels), grid.along))
     known = torch.from_numpy(known_classes(system, case.annotated))
     return PreparedCase(prepared, preprocess.labels(labels, grid), known, case.site)

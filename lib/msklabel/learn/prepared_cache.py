@@ -17,6 +17,7 @@ from msklabel.durable import remove_left
 from msklabel.learn.cases import Case, PreparedCase, prepare_case
 from msklabel.pipeline.grid import Grid
 from msklabel.pipeline.preprocess import Prepared
+from msklabel.pipeline.resample import AxisMap
 from msklabel.pipeline.sides import Sides
 from msklabel.system import System
 
@@ -112,5 +113,6 @@ def _grid_facts(grid: Grid) -> dict[str, Any]:
 
 def _grid(facts: dict[str, Any]) -> Grid:
     x, y, z = (slice(start, stop) for start, stop in facts["crop"])
-    plain = {key: tuple(facts[key]) for key in ("native_shape", "axes", "flipped", "working_shape")}
-    return Grid(**plain, crop=(x, y, z))
+    i, j, k = (AxisMap(**axis) for axis in facts["along"])
+    plain = {key: tuple(facts[key]) for key in ("native_shape", "axes", "flipped")}
+    return Grid(**plain, along=(i, j, k), crop=(x, y, z))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msklabel.errors import UserError
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.grid import Grid, turned_grid
-from msklabel.pipeline.resample import resample_nearest, resample_scan, resampled_shape
+from msklabel.pipeline.resample import axis_maps, resample_nearest, resample_scan
 from msklabel.pipeline.restore import Restorer
 from msklabel.pipeline.sides import Sides, find_sides
 from msklabel.pipeline.windows import reach_of_windows
@@ -75,19 +75,20 @@ class Preprocess:
                 f"the scan has {len(scan.array)}"
             )
         whole = turned_grid(scan, system.orientation)
-        steps_mm = [scan.spacing_mm[axis] for axis in whole.axes]
-        shape = resampled_shape(whole.oriented_shape, (steps_mm[0], steps_mm[1], steps_mm[2]), system.spacing_mm)
-        image = resample_scan(whole.orient(scan.array), shape, self.device)
-        step_mm = tuple(n * s / m for n, s, m in zip(whole.oriented_shape, steps_mm, shape, strict=True))
+        native_mm = whole.steps_mm(scan.spacing_mm)
+        along = axis_maps(whole.oriented_shape, native_mm, system.spacing_mm, system.resampling)
+        whole = replace(whole, along=along)
+        image = resample_scan(whole.orient(scan.array), along, self.device)
+        step_mm = whole.steps_mm(scan.spacing_mm)
         foreground = _foreground(image[0], system)
         crop = _body(foreground, system, step_mm)
         if system.predict.windows == "from_edge":
             x, y, z = (
                 reach_of_windows(part, n, patch, system.predict.overlap)
-                for part, n, patch in zip(crop, shape, system.patch_voxels, strict=True)
+                for part, n, patch in zip(crop, whole.working_shape, system.patch_voxels, strict=True)
             )
             crop = (x, y, z)
-        grid = replace(whole, working_shape=shape, crop=crop)
+        grid = replace(whole, crop=crop)
         sides = None
         if system.laterality == "mirror_halves":
             middle_mm = _middle_mm(scan, grid)
@@ -99,7 +100,7 @@ class Preprocess:
         """Bring a label map (X, Y, Z) of the scan to the working crop, by the nearest voxel; uint8."""
         if labels.shape != grid.native_shape:
             raise ValueError(f"label map of shape {labels.shape} for a scan of shape {grid.native_shape}")
-        working = resample_nearest(grid.orient(labels), grid.working_shape)
+        working = resample_nearest(grid.orient(labels), grid.along)
         return torch.from_numpy(np.ascontiguousarray(working[grid.crop]))
 
     def restore(self, scores: torch.Tensor, grid: Grid) -> NDArray[np.uint8]:
@@ -146,10 +147,10 @@ def _smoothed(image: torch.Tensor) -> torch.Tensor:
 
 def _middle_mm(scan: Scan, grid: Grid) -> float:
     """Where the middle of the crop lies along the scanner's left-right axis, in mm to the right."""
-    shares = [(c.start + c.stop) / 2 / n for c, n in zip(grid.crop, grid.working_shape, strict=True)]
     index = np.ones(4)
-    for share, axis, flip in zip(shares, grid.axes, grid.flipped, strict=True):
-        index[axis] = (1 - share if flip else share) * grid.native_shape[axis] - 0.5
+    for part, along, axis, flip in zip(grid.crop, grid.along, grid.axes, grid.flipped, strict=True):
+        middle = along.edge((part.start + part.stop) / 2)
+        index[axis] = (along.size_in - middle if flip else middle) - 0.5
     return float((scan.affine @ index)[0])
 
 

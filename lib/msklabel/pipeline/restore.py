@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from msklabel.pipeline.grid import Grid
-from msklabel.pipeline.resample import linear_weights
+from msklabel.pipeline.resample import AxisMap, linear_weights
 
 _SLICES_AT_ONCE = 8
 Choice = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
@@ -48,8 +48,8 @@ class Restorer:
     """
 
     def __init__(self, grid: Grid, whole_slices: bool = False) -> None:
-        axes = zip(grid.oriented_shape, grid.working_shape, grid.crop, strict=True)
-        self._x, self._y, self._z = (native_taps(native, working, crop) for native, working, crop in axes)
+        axes = zip(grid.along, grid.crop, strict=True)
+        self._x, self._y, self._z = (native_taps(along.back(), crop) for along, crop in axes)
         x, y, z = grid.oriented_shape
         self._labels = np.zeros((z, x, y), np.uint8)
         widths = [crop.stop - crop.start for crop in grid.crop]
@@ -132,12 +132,18 @@ class Restorer:
         self._labels[first : first + z, x : x + width, y : y + height] = slices
 
 
-def native_taps(size_native: int, size_working: int, crop: slice) -> Taps:
-    """What native voxels draw on along one axis; what would fall outside the crop goes to its border."""
-    scale = size_native / size_working
-    start = max(0, int(np.ceil(crop.start * scale - 0.5)))
-    stop = min(size_native, max(int(np.ceil(crop.stop * scale - 0.5)), start + 1))
-    rows = linear_weights(size_working, size_native, start, stop)
+def native_taps(back: AxisMap, crop: slice) -> Taps:
+    """What native voxels draw on along one axis of a working grid; what would fall outside the crop goes to its border.
+
+    Args:
+        back: How the native voxels lie along the working ones.
+        crop: Of the working voxels.
+    """
+    there, end = back.back(), back.size_out
+    start = int(np.ceil(there.edge(crop.start) - 0.5)) if crop.start else 0
+    stop = max(int(np.ceil(there.edge(crop.stop) - 0.5)), start + 1) if crop.stop < back.size_in else end
+    start, stop = min(max(start, 0), end - 1), min(stop, end)
+    rows = linear_weights(back, start, stop)
     inside = rows[:, crop].copy()
     inside[:, 0] += rows[:, : crop.start].sum(axis=1)
     inside[:, -1] += rows[:, crop.stop :].sum(axis=1)

@@ -265,7 +265,7 @@ def _native_plane(prepared: Prepared) -> int | None:
     if prepared.sides is None:
         return None
     grid = prepared.grid
-    return round((grid.crop[0].start + prepared.sides.plane) * grid.oriented_shape[0] / grid.working_shape[0])
+    return round(grid.along[0].edge(grid.crop[0].start + prepared.sides.plane))
 
 
 def dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], index: int) -> float:

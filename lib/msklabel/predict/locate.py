@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from msklabel.pipeline.resample import apply_weights, linear_weights
+from msklabel.pipeline.resample import AxisMap, apply_weights, linear_weights
 from msklabel.pipeline.windows import plan_windows, window_slices, with_channels
 from msklabel.sections import Locate
 
@@ -20,7 +20,7 @@ def coarse_image(image: torch.Tensor, locate: Locate) -> torch.Tensor:
     weights = []
     for size, factor in zip(image.shape[1:], locate.coarsen, strict=True):
         coarse = max(1, round(size / factor))
-        weights.append(None if coarse == size else torch.from_numpy(linear_weights(size, coarse)))
+        weights.append(None if coarse == size else torch.from_numpy(linear_weights(AxisMap(size, coarse))))
     return apply_weights(image, tuple(weights))
 
 

@@ -115,8 +115,6 @@ def _affine(case: Case) -> NDArray[np.float64]:
     """The spacing of the scan as stored on the diagonal; where it lies does not matter here."""
     grid = case.prepared.grid
     steps = [0.0, 0.0, 0.0]
-    for axis, step, working, native in zip(
-        grid.axes, case.spacing_mm, grid.working_shape, grid.oriented_shape, strict=True
-    ):
-        steps[axis] = step * working / native
+    for axis, step, along in zip(grid.axes, case.spacing_mm, grid.along, strict=True):
+        steps[axis] = step / along.step
     return np.diag([*steps, 1.0])

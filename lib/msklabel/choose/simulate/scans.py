@@ -84,12 +84,8 @@ def prepare(system: System, labelled: LabelledScan) -> Case:
     preprocess = Preprocess(system)
     prepared = preprocess(labelled.scan)
     grid = prepared.grid
-    steps = [
-        labelled.scan.spacing_mm[axis] * native / working
-        for axis, native, working in zip(grid.axes, grid.oriented_shape, grid.working_shape, strict=True)
-    ]
     labels = preprocess.labels(labelled.labels, grid).numpy()
-    return Case(labelled.id, labelled.patient, labelled.site, prepared, labels, (steps[0], steps[1], steps[2]))
+    return Case(labelled.id, labelled.patient, labelled.site, prepared, labels, grid.steps_mm(labelled.scan.spacing_mm))
 
 
 def split(cases: Sequence[Case], test_share: float, seed: int) -> Split:
