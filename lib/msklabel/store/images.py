@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import String, cast, func, insert, select
+from sqlalchemy import String, bindparam, cast, func, insert, select
 from sqlalchemy.orm import Session
 
 from msklabel.durable import sha256_of
@@ -38,6 +38,9 @@ CHANNELS = "channels"  # likewise: the names of its channels, or how many it has
 _DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
+_CHANGED_BETWEEN = select(
+    func.count(Image.id), func.coalesce(func.sum(Image.changed - bindparam("first_us")), 0)
+).where(Image.changed > bindparam("first_us"), Image.changed <= bindparam("last_us"))
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,9 @@ class Images:
 
     def changes_between(self, first_us: int, last_us: int) -> tuple[int, int]:
         """How many images were written last after one instant and until another, and the sum of the times since."""
-        query = select(func.count(Image.id), func.coalesce(func.sum(Image.changed - first_us), 0))
         with self._database.read() as session:
-            row = session.execute(query.where(Image.changed > first_us, Image.changed <= last_us)).one()
-        return int(row[0]), int(row[1])
+            number, total = session.execute(_CHANGED_BETWEEN, {"first_us": first_us, "last_us": last_us}).one()
+        return int(number), int(total)
 
     def path(self, image_id: str) -> Path:
         """Absolute path of the file, of the first of several that are its channels, or of the folder of the series.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import BindParameter, Select, bindparam, case, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -234,17 +234,16 @@ class Labels:
 
     def to_mend(self, author: str, tag: str) -> set[str]:
         """Ids of the images whose newest label is by an author, and was rejected or opened again."""
-        mine = select(LabelVersion).where(LabelVersion.state.in_(OPEN), LabelVersion.author == author)
         with self._database.read() as session:
-            ids = {version.image_id for version in session.scalars(mine.where(LabelVersion.tag == tag))}
+            ids = set(session.scalars(_TO_MEND, {"author": author, "tag": tag}))
         return {image_id for image_id in ids if not self.is_finished(image_id, tag)}
 
     def is_finished(self, image_id: str, tag: str, systems: Iterable[str] | None = None, whole: bool = False) -> bool:
         """Whether one image is among the finished ones."""
-        ids = _newest(tag, systems).where(LabelVersion.image_id == image_id)
-        query = select(*NEWEST).join(Image).where(LabelVersion.id.in_(ids))
+        asked = {"image_id": image_id, "tag": tag, "systems": list(systems or ())}
         with self._database.read() as session:
-            newest = [newest_of(*row) for row in session.execute(query)]
+            rows = session.execute(_OF_IMAGE if systems is None else _OF_IMAGE_AND_SYSTEMS, asked)
+            newest = [newest_of(*row) for row in rows]
         return is_done(newest, whole)
 
     def to_review(
@@ -373,7 +372,7 @@ def _version(session: Session, submission: Submission, sha256: str, size_bytes: 
     )
 
 
-def _newest(tag: str, systems: Iterable[str] | None) -> Select[Any]:
+def _newest(tag: str | BindParameter[str], systems: Iterable[str] | None = None) -> Select[Any]:
     """Ids of the newest versions that count, of each image and system."""
     newest = select(func.max(LabelVersion.id)).where(LabelVersion.tag == tag, LabelVersion.withdrawn.is_(None))
     if systems is not None:
@@ -383,3 +382,14 @@ def _newest(tag: str, systems: Iterable[str] | None) -> Select[Any]:
 
 def _of_system(query: Select[Any], system: str | None) -> Select[Any]:
     return query.where(LabelVersion.system == system) if system else query
+
+
+# Made once, as each "next" asks them.
+_TO_MEND = select(LabelVersion.image_id).where(
+    LabelVersion.state.in_(OPEN), LabelVersion.author == bindparam("author"), LabelVersion.tag == bindparam("tag")
+)
+_NEWEST_OF_IMAGE = _newest(bindparam("tag")).where(LabelVersion.image_id == bindparam("image_id"))
+_OF_IMAGE, _OF_IMAGE_AND_SYSTEMS = (
+    select(*NEWEST).join(Image).where(LabelVersion.id.in_(ids))
+    for ids in (_NEWEST_OF_IMAGE, _NEWEST_OF_IMAGE.where(LabelVersion.system.in_(bindparam("systems", expanding=True))))
+)

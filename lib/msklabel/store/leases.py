@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, ForeignKey, Index, Select, select, update
+from sqlalchemy import ColumnElement, Double, ForeignKey, Index, Select, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -52,6 +52,13 @@ class Skip(Base):
     image_id: Mapped[str] = mapped_column(ForeignKey("image.id"), primary_key=True)
     holder: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[datetime] = mapped_column(default=now)
+
+
+# Made once: each "next" asks these, and to put a question together takes as long as the answer.
+_HELD = select(Lease.image_id, Lease.holder).where(
+    Lease.released.is_(None), Lease.expires > bindparam("at"), Lease.taken <= bindparam("latest")
+)
+_SKIPPED = select(Skip.image_id).where(Skip.holder == bindparam("holder"))
 
 
 class Leases:
@@ -137,7 +144,7 @@ class Leases:
     def skipped(self, holder: str) -> set[str]:
         """The scans that a holder skipped."""
         with self._database.read() as session:
-            return set(session.scalars(select(Skip.image_id).filter_by(holder=holder)))
+            return set(session.scalars(_SKIPPED, {"holder": holder}))
 
 
 def in_turn(candidates: Iterable[str], first: Collection[str], last: Collection[str]) -> Iterator[str]:
@@ -181,7 +188,7 @@ def _end(session: Session, image_id: str, holder: str, at: datetime) -> bool:
 
 def _held(session: Session, at: datetime) -> dict[str, str]:
     """Holder of each scan; two columns only, as there may be hundreds and each "next" asks twice."""
-    return dict(session.execute(select(Lease.image_id, Lease.holder).where(*_runs(at))).tuples().all())
+    return dict(session.execute(_HELD, {"at": at, "latest": at + _CLOCKS_DIFFER}).tuples().all())
 
 
 def _running(at: datetime) -> Select[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, delete, func, select
+from sqlalchemy import ForeignKey, Index, bindparam, delete, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from msklabel.store.database import Database
@@ -41,6 +41,14 @@ class ScoreRow(Base):
     created: Mapped[datetime] = mapped_column(default=now)
 
 
+_SINCE = (  # made once, as each "next" asks it
+    select(ScoreRow)
+    .where(ScoreRow.system == bindparam("system"), ScoreRow.id > bindparam("row_id"))
+    .order_by(ScoreRow.id)
+    .limit(bindparam("most"))
+)
+
+
 class Scores:
     """Scores of all scans.
 
@@ -73,9 +81,8 @@ class Scores:
 
     def since(self, system: str, row_id: int, most: int) -> list[ScoreRow]:
         """Rows that came after one (0 for all), oldest first, not more than so many."""
-        query = select(ScoreRow).filter_by(system=system).where(ScoreRow.id > row_id).order_by(ScoreRow.id)
         with self._database.read() as session:
-            return list(session.scalars(query.limit(most)))
+            return list(session.scalars(_SINCE, {"system": system, "row_id": row_id, "most": most}))
 
     def newest_of(self, image_id: str, system: str) -> list[ScoreRow]:
         """All scores of one scan, the newest first."""
