@@ -23,9 +23,12 @@ from msklabel.cli.infer import infer
 from msklabel.errors import NotFound, Unreachable, UserError
 from msklabel.imaging import LabelMap
 from msklabel.imaging.write import write_labels
+from msklabel.learn.split import VALIDATION
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.system import ConfigError
+from msklabel.work import Work
+from msklabel_phantoms.write import save_nifti
 
 SYSTEM = "hip_tissue_ct"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/x"
@@ -97,12 +100,31 @@ def test_no_word_about_a_system_is_cut_off(monkeypatch: pytest.MonkeyPatch, widt
 def test_names_of_labels_that_are_compared_are_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"cases": 12, "before": 0.9, "after": 0.9, "worst": -0.01, "p": 0.01}
     names = list(load_catalogue(None, ["thigh_dixon"])["thigh_dixon"].labels)
-    found = {"labels": dict.fromkeys(names, row), "cases": {"a_scan_with_quite_a_long_name_0001": {"1": 0.9, "2": 0.9}}}
+    cases = {"a_scan_with_quite_a_long_name_0001": {"1": 0.9, "2": 0.9}}
+    found = {"labels": dict.fromkeys(names, row), "cases": cases, "left_out": {}}
     monkeypatch.setattr("msklabel.work.Work", Mock(return_value=Mock(compare=Mock(return_value=found))))
     screen = io.StringIO()
     monkeypatch.setattr(versions_module, "console", Console(file=screen, width=80))
     versions_module.compare("thigh_dixon", "1", "2", tmp_path)
     assert all(name in screen.getvalue() for name in [*names, *found["cases"]])
+
+
+def test_a_scan_that_is_left_out_of_a_comparison_is_named_and_the_command_ends_with_status_1(studies: Path) -> None:
+    grid, hu = np.diag([5.0, 5, 5, 1]), np.random.default_rng(0).integers(1, 400, (40, 40, 4)).astype(np.int16)
+    label = studies / ".msklabel" / "label.nii.gz"
+    write_labels(label, LabelMap((hu > 0).astype(np.uint8), grid))
+    for name in ("cut", "whole"):
+        save_nifti(hu, grid, studies / f"{name}.nii.gz")
+    data = Work("", str(studies), {"models": SYSTEM, "profile": "demo"}).datastore()
+    for name in ("cut", "whole"):
+        data.save_label(name, str(label), "final", {"model": SYSTEM})
+    data.store.assign_roles(SYSTEM, {pair.patient: VALIDATION for pair in data.training_pairs(SYSTEM)})
+    (studies / "cut.nii.gz").write_bytes((studies / "cut.nii.gz").read_bytes()[:200])
+    command = ["compare", SYSTEM, "0001", "0001", "--studies", str(studies), "--profile", "demo", "--device", "cpu"]
+    ended = CliRunner().invoke(cli.app, command)
+    assert ended.exit_code == 1, ended.output
+    assert "warning: cut: " in ended.output and "1 of 2 validation scans left out" in " ".join(ended.output.split())
+    assert "whole" in ended.output
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from test_learn import RECIPE
 from test_pause import labelled
 from test_preprocess import make_system
 
-from msklabel.errors import Unreachable, UserError
+from msklabel.errors import Conflict, Unreachable, UserError
 from msklabel.learn.cases import Unusable, blamed_on
 from msklabel.learn.split import RolesInFile
 from msklabel.learn.task import SystemTrainTask, _case
@@ -114,6 +114,22 @@ def test_a_scan_that_goes_before_it_can_judge_does_not_have_all_trained_again(
     metrics = Versions(tmp_path / "models").get("toy", "0001").metrics
     assert list(metrics["case_dice"]) == [judge] and metrics["left_out"] == stats["left_out"]
     assert len(metrics["considered"]) == 6 and told[int(gone[-1])].startswith("left out")
+
+
+def test_versions_are_compared_on_the_scans_that_can_still_be_read(tmp_path: Path) -> None:
+    pairs = [labelled(tmp_path, number) for number in range(6)]
+    task = task_of(pairs, tmp_path)
+    task({})
+    task({"from_scratch": True, "seed": 1})
+    gone, judge = sorted(Versions(tmp_path / "models").get("toy", "0001").metrics["case_dice"])
+    pairs[int(gone[-1])].image.write_bytes(b"cut off")
+    compared = task.compare("0001", "0002", measure=True)
+    assert list(compared["cases"]) == [judge] and compared["missing"] == []
+    assert list(compared["left_out"]) == [gone] and CUT_OFF in compared["left_out"][gone]
+    assert all(row["cases"] == 1 for row in compared["labels"].values())
+    pairs[int(judge[-1])].image.write_bytes(b"cut off")
+    with pytest.raises(Conflict, match=f"no validation case .*; {gone} cannot be used: .*; {judge} cannot be used: "):
+        task.compare("0001", "0002", measure=True)
 
 
 def test_what_is_wrong_elsewhere_is_not_blamed_on_a_scan(tmp_path: Path) -> None:

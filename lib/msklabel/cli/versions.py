@@ -11,7 +11,7 @@ from rich.table import Table
 
 from msklabel.catalogue import app_folder, load_catalogue
 from msklabel.cli.backup import Database
-from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console, state_folder
+from msklabel.cli.shared import Configs, Device, Profile, State, Studies, conf_of, console, errors, state_folder
 from msklabel.system import PAPER
 
 
@@ -78,7 +78,10 @@ def compare(
     state: State = None,
     database: Database = None,
 ) -> None:
-    """Compare two versions label by label and case by case, on the frozen validation scans."""
+    """Compare two versions label by label and case by case, on the frozen validation scans.
+
+    Ends with status 1 where a scan was left out because it cannot be used.
+    """
     from msklabel.work import Work
 
     conf = conf_of(models=system, configs=configs, profile=profile, device=device, state=state, database=database)
@@ -91,6 +94,13 @@ def compare(
     for case, row in found["cases"].items():
         cases.add_row(case, *("" if row[name] is None else f"{row[name]:.4f}" for name in (a, b)))
     console.print(labels, cases)
+    if left_out := found["left_out"]:
+        for case, reason in left_out.items():
+            errors.print(f"warning: {case}: {reason}", style="yellow", highlight=False, markup=False)
+        total = len(left_out) + len(found["cases"])
+        says = f"{len(left_out)} of {total} validation scans left out, as they cannot be used"
+        errors.print(says, style="yellow", highlight=False)
+        raise typer.Exit(1)
 
 
 def _table(name: str, *numbers: str, title: str | None = None) -> Table:

@@ -232,6 +232,8 @@ class Update:
     def compare(self, cases: Sequence[Case], a: str, b: str, measure: bool) -> dict[str, Any]:
         """Two versions on the frozen cases; see :func:`msklabel.learn.comparison.side_by_side`.
 
+        A case that cannot be used any more is left out and named.
+
         Args:
             cases: All labelled scans.
             a: Version.
@@ -247,8 +249,14 @@ class Update:
         frozen = [c for c in cases if roles.get(c.patient) == VALIDATION and c.label not in held]
         for name in (a, b):
             self.versions.get(self.system.name, name)
-        rows = [self._measured(n, frozen) if measure else self.scores.known(n, frozen) for n in (a, b)]
-        return side_by_side(rows[0], rows[1], (a, b), frozen)
+        left_out: dict[str, str] = {}
+        while True:
+            usable = [case for case in frozen if case.id not in left_out]
+            try:
+                rows = [self._measured(n, usable) if measure else self.scores.known(n, usable) for n in (a, b)]
+                return side_by_side(rows[0], rows[1], (a, b), usable, left_out)
+            except Unusable as error:
+                left_out[error.case.id] = error.reason
 
     def serving(self, variant: str = "") -> str | None:
         """The version in service, if it is of this very configuration; for a variant without one that of the system."""
