@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,13 +100,22 @@ class Versions:
         except FileNotFoundError:
             return None
 
-    def overview(self, system: str) -> dict[str, Any]:
-        """The versions of a system for clients: ``serving``, ``versions`` with what was measured, ``history``."""
+    def overview(self, system: str, variants: Iterable[str] = ()) -> dict[str, Any]:
+        """The versions of a system for clients.
+
+        Returns:
+            ``serving``, ``versions`` with what was measured, ``history``; ``variants``: of each, its own ``serving``,
+            None while the system's version segments its scans, and ``history``.
+        """
         listed = [self.get(system, name) for name in self.names(system)]
         return {
             "serving": self.serving(system),
             "versions": [{"version": version.name, **version.metrics} for version in listed],
             "history": self.history(system),
+            "variants": {
+                name: {"serving": self.serving(system, name), "history": self.history(system, name)}
+                for name in variants
+            },
         }
 
     def newest(self, system: str, variant: str = "", fingerprint: str = "") -> Version | None:

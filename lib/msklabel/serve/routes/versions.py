@@ -13,15 +13,15 @@ from msklabel.serve.options import check_known
 router = APIRouter(prefix="/msk/versions", tags=["Versions"])
 
 
-@router.get("", summary="All versions of all systems, the served ones, and what was served when")
+@router.get("", summary="All versions of all systems, what each system and variant serves, and what was served when")
 def list_versions(ctx: Ctx, user: AsUser) -> Any:
-    return {system: ctx.app.versions.overview(system) for system in ctx.app.systems}
+    return {name: ctx.app.versions.overview(name, system.variants) for name, system in ctx.app.systems.items()}
 
 
 @router.get("/{system}", summary="The versions of a system")
 def list_versions_of(system: str, ctx: Ctx, user: AsUser) -> Any:
     check_known(system, ctx.app.systems, "system")
-    return ctx.app.versions.overview(system)
+    return ctx.app.versions.overview(system, ctx.app.systems[system].variants)
 
 
 @router.get("/{system}/compare", summary="Two versions, label by label and case by case, on the frozen cases")
