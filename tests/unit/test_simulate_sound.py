@@ -13,21 +13,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import torch
+from dicom_samples import series
 from rich.console import Console
+from store_samples import TISSUES, write
 from test_preprocess import body_in_air, make_system
 from test_simulate import SETTING, TOY, case
 
 import msklabel.cli.simulate as command
 from msklabel.choose.simulate.judge import Judge
 from msklabel.choose.simulate.run import Cell, _begin_process, run_cells, save_cases
-from msklabel.choose.simulate.scans import Case, LabelledScan, folder_key, prepare, read_folder
+from msklabel.choose.simulate.scans import Case, LabelledScan, _pairs, folder_key, prepare, read_folder
 from msklabel.choose.simulate.statistics import comparisons, penalty_matrix, read_points
 from msklabel.choose.simulate.train import _crop, _parts, train
 from msklabel.durable import replace_text
 from msklabel.errors import UserError
-from msklabel.imaging import Scan
+from msklabel.imaging import LabelMap, Scan
+from msklabel.imaging.dicom import series_files
+from msklabel.imaging.read import read_scan
+from msklabel.imaging.seg_write import Drawn, write_seg
+from msklabel.imaging.write import write_labels
 from msklabel.learn.annotation import UNKNOWN
 from msklabel_phantoms.write import save_nifti
 
@@ -75,12 +82,12 @@ def test_results_of_other_scans_or_another_recipe_are_not_taken_for_these(tmp_pa
 
 
 def test_a_pool_is_another_one_when_something_in_it_changes(folder: Path) -> None:
-    before = folder_key(folder)
-    assert folder_key(folder) == before
+    before = folder_key(TOY, folder)
+    assert folder_key(TOY, folder) == before
     replace_text(folder / "facts.csv", "image,patient\ns0.nii.gz,p\n")
-    with_facts = folder_key(folder)
+    with_facts = folder_key(TOY, folder)
     save_nifti(np.zeros((24, 22, 6), np.uint8), np.eye(4), folder / "truth" / "s1.nii.gz")
-    assert len({before, with_facts, folder_key(folder)}) == 3
+    assert len({before, with_facts, folder_key(TOY, folder)}) == 3
 
 
 @pytest.mark.parametrize("column", ["patient", "patient_id"])
@@ -99,6 +106,67 @@ def test_facts_of_other_scans_and_labels_beside_their_scan_are_refused(folder: P
     (folder / "facts.csv").unlink()
     save_nifti(np.zeros((24, 22, 5), np.uint8), np.eye(4), folder / "truth" / "s1.nii.gz")
     with pytest.raises(UserError, match=r"s1\.nii\.gz: the label does not lie on its scan"):
+        owners(folder)
+
+
+def test_a_pool_may_hold_what_the_datastore_reads(folder: Path) -> None:
+    reference, _ = read_folder(TOY, folder)
+    nifti = {name: folder / name / "s0.nii.gz" for name in ("images", "truth")}
+    for suffix in (".nrrd", ".mha"):
+        for name, file in nifti.items():
+            write(folder / name / f"other{suffix}", read_scan(file).array[0])
+        found = {one.id: one for one in read_folder(TOY, folder)}[f"other{suffix}"]
+        assert np.array_equal(found.scan.array, reference.scan.array)
+        assert np.array_equal(found.labels, reference.labels)
+        for name in nifti:
+            (folder / name / f"other{suffix}").unlink()
+
+
+def test_a_pool_may_hold_dicom_series_whose_headers_say_whose_they_are(folder: Path) -> None:
+    for name in ("a", "b"):
+        series(folder / "images" / "site" / name, patient="P7")
+    scan = read_scan(folder / "images" / "site" / "a")
+    (folder / "truth" / "site").mkdir()
+    drawn = np.ones(scan.shape, np.uint8)
+    for name in ("a", "b"):
+        write_labels(folder / "truth" / "site" / f"{name}.nii.gz", LabelMap(drawn, scan.affine))
+    replace_text(folder / "facts.csv", "image,patient\nsite/b,P8\n")
+    found = {one.id: one for one in read_folder(TOY, folder)}
+    assert [found[name].patient for name in ("site/a", "site/b", "s0.nii.gz")] == ["P7", "P8", "s0.nii.gz"]
+    assert np.array_equal(found["site/a"].scan.array, scan.array) and found["site/a"].labels.all()
+    before = folder_key(TOY, folder)
+    os.utime(next((folder / "images" / "site" / "a").iterdir()), (0, 0))
+    assert folder_key(TOY, folder) != before
+
+
+def test_files_of_two_channels_are_one_scan_of_a_pool(folder: Path) -> None:
+    system = make_system(channels=["water", "fat"], modality=["MR"], intensity={"kind": "zscore"})
+    for channel in system.channels:
+        write(folder / "images" / f"p_{channel}.nii", np.ones((8, 7, 5), np.int16))
+    label = (folder / "truth" / "s0.nii.gz").read_bytes()
+    for name in ("p.nii.gz", "p_water.nii.gz"):
+        (folder / "truth" / name).write_bytes(label)
+        pairs = _pairs(system, folder)
+        assert [(pair.name, pair.truth.name) for pair in pairs if pair.name.startswith("p_")] == [("p_water.nii", name)]
+        (folder / "truth" / name).unlink()
+
+
+def test_what_a_pool_cannot_hold_is_named(folder: Path) -> None:
+    (folder / "truth" / "s1.nrrd").write_bytes(b"")
+    with pytest.raises(UserError, match=r"truth: image 's1.nrrd' left out: 's1.nii.gz' has the same id"):
+        owners(folder)
+    (folder / "truth" / "s1.nrrd").unlink()
+    (folder / "images" / "s1.nii.gz").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"s1\.nii\.gz: cannot be read as an image"):
+        owners(folder)
+    series(folder / "images" / "s1")
+    sources = [pydicom.dcmread(file) for file in series_files(folder / "images" / "s1")]
+    (folder / "images" / "s1.nii.gz").unlink()
+    (folder / "truth" / "s1.nii.gz").unlink()
+    labels = LabelMap(np.ones((20, 16, 6), np.uint8), read_scan(folder / "images" / "s1").affine)
+    drawn = write_seg(labels, sources, TISSUES.labels, Drawn("MANUAL", TISSUES.name), TISSUES.name)
+    drawn.save_as(folder / "truth" / "s1.dcm")
+    with pytest.raises(UserError, match=r"s1\.dcm: is a DICOM Segmentation; a true label is a label map"):
         owners(folder)
 
 

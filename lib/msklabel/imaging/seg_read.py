@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -55,6 +56,21 @@ def read_seg(
     for number, index in _indices({number: segments[number] for number in present}, scheme).items():
         table[number] = index
     return LabelMap(table[numbers], affine)
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file, or any in a folder, is a DICOM Segmentation."""
+    files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+    return any(_class_of(file) in (SEGMENTATION, LABEL_MAP_SEGMENTATION) for file in files)
+
+
+def _class_of(file: Path) -> str | None:
+    """SOP Class UID of a DICOM file; None of any other."""
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError):
+        return None
+    return header.get("SOPClassUID")
 
 
 def _require_kind(segmentation: pydicom.Dataset) -> None:

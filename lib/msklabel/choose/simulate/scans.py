@@ -6,7 +6,6 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,12 @@ from numpy.typing import NDArray
 
 from msklabel.errors import UserError
 from msklabel.imaging import same_grid
+from msklabel.imaging.files import stamp_of
 from msklabel.imaging.names import without_suffix
 from msklabel.imaging.scan import Scan
 from msklabel.pipeline.preprocess import Prepared, Preprocess
+from msklabel.store.folder import parts
+from msklabel.store.folder import read_folder as find_images
 from msklabel.system import System
 
 _FACTS = "facts.csv"
@@ -104,42 +106,102 @@ def split(cases: Sequence[Case], test_share: float, seed: int) -> Split:
 
 
 def read_folder(system: System, folder: Path) -> Iterable[LabelledScan]:
-    """Read ``images/`` and, under the same names, ``truth/``.
+    """Read ``images/`` and, under the same names, ``truth/``, in any format that the datastore takes.
 
-    ``facts.csv`` may give ``image`` (with suffix or without), ``patient`` or ``patient_id``, and ``site``. A scan of
-    which it says no patient is taken for a patient of its own.
+    ``facts.csv`` may give ``image`` (with suffix or without), ``patient`` or ``patient_id``, and ``site``. Where it
+    says nothing of a scan, its DICOM header does, else it is taken for a patient of its own.
 
     Raises:
-        UserError: If there are no pairs, ``facts.csv`` speaks of none of them, or a label does not lie on its scan.
+        UserError: If there are no pairs, two files have one name, ``facts.csv`` speaks of none of them, a scan or a
+            label cannot be read, or a label does not lie on its scan.
     """
-    from msklabel.imaging.read import read_labels
     from msklabel.predict.source import read_for
 
-    pairs = _pairs(folder)
+    pairs = _pairs(system, folder)
     if not pairs:
         raise UserError(f"{folder}: expected images/NAME.nii.gz with labels under truth/NAME.nii.gz")
     facts: dict[str, dict[str, str]] = {}
     if (folder / _FACTS).is_file():
         with (folder / _FACTS).open(newline="", encoding="utf-8-sig") as file:
             facts = {without_suffix(row["image"]): row for row in csv.DictReader(file) if row.get("image")}
-        if not any(without_suffix(image.name) in facts for image, _ in pairs):
+        if not any(pair.names & facts.keys() for pair in pairs):
             raise UserError(f"{folder / _FACTS} names none of the scans in its column 'image'")
-    for image, truth in pairs:
-        said = facts.get(without_suffix(image.name), {})
-        patient = said.get("patient") or said.get("patient_id") or image.name
-        scan, labels = read_for(system, image), read_labels(truth)
-        if not same_grid(labels.array.shape, labels.affine, scan.shape, scan.affine):
-            raise UserError(f"{truth}: the label does not lie on its scan")
-        yield LabelledScan(image.name, patient, said.get("site") or "", scan, labels.array)
+    for pair in pairs:
+        said = next((facts[name] for name in sorted(pair.names) if name in facts), {})
+        scan = read_for(system, pair.image)
+        patient = said.get("patient") or said.get("patient_id") or scan.facts.get("patient") or pair.name
+        site = said.get("site") or scan.facts.get("site") or ""
+        yield LabelledScan(pair.name, patient, site, scan, _labels(pair.truth, scan))
 
 
-def folder_key(folder: Path) -> str:
+def _labels(file: Path, scan: Scan) -> NDArray[np.uint8]:
+    """The true labels on their scan's grid."""
+    from msklabel.imaging.read import read_labels
+    from msklabel.imaging.seg_read import is_segmentation
+
+    if is_segmentation(file):
+        raise UserError(f"{file}: is a DICOM Segmentation; a true label is a label map, such as NIfTI or NRRD")
+    labels = read_labels(file)
+    if not same_grid(labels.array.shape, labels.affine, scan.shape, scan.affine):
+        raise UserError(f"{file}: the label does not lie on its scan")
+    return labels.array
+
+
+def folder_key(system: System, folder: Path) -> str:
     """Changes whenever a scan, a label or a fact of a folder does."""
-    files = [*chain.from_iterable(_pairs(folder)), *folder.glob(_FACTS)]
-    facts = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    facts: list[tuple[str, int, int]] = []
+    for pair in _pairs(system, folder):
+        for path, channels in ((pair.image, _channels(system)), (pair.truth, ())):
+            place = (path if path.is_dir() else path.parent).relative_to(folder)
+            facts += [(str(place / name), size, time) for name, size, time in stamp_of(path, channels)]
+    for file in folder.glob(_FACTS):
+        facts.append((file.name, file.stat().st_size, file.stat().st_mtime_ns))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    pairs = [(image, folder / "truth" / image.name) for image in sorted((folder / "images").glob("*.nii*"))]
-    return [(image, truth) for image, truth in pairs if truth.exists()]
+@dataclass(frozen=True)
+class _Pair:
+    """A scan and its true labels.
+
+    Attributes:
+        name: File or folder of the scan, below ``images``; of several channels the first.
+        names: All that it may be called elsewhere, without suffixes.
+        image: The file or folder itself.
+        truth: File or folder of the labels.
+    """
+
+    name: str
+    names: frozenset[str]
+    image: Path
+    truth: Path
+
+
+def _pairs(system: System, folder: Path) -> list[_Pair]:
+    images, truth = _files(folder / "images", _channels(system)), _files(folder / "truth", ())
+    pairs = []
+    for image_id, file in images.items():
+        place = file.rpartition("/")[0]
+        beside = [Path(place, path.name) for path in parts(folder / "images", file, _channels(system))]
+        names = frozenset(without_suffix(str(name)) for name in (image_id, *beside))
+        label = next((truth[name] for name in (image_id, *sorted(names)) if name in truth), None)
+        if label is not None:
+            pairs.append(_Pair(file, names, folder / "images" / file, folder / "truth" / label))
+    return pairs
+
+
+def _files(folder: Path, channels: Sequence[str]) -> dict[str, str]:
+    """Files and DICOM folders by their identifiers, as the datastore finds them.
+
+    Raises:
+        UserError: If one of them would be passed over there.
+    """
+    if not folder.is_dir():
+        return {}
+    found = find_images(folder, channels=channels)
+    if found.left_out:
+        raise UserError(f"{folder}: {found.left_out[0]}")
+    return {name: image.file for name, image in found.images.items()}
+
+
+def _channels(system: System) -> Sequence[str]:
+    return system.channels if len(system.channels) > 1 else ()
