@@ -61,6 +61,15 @@ def test_slices_across_another_axis_give_no_area_either():
     assert muscle["voxels"] == 5 * 4 * 4  # of the half that was looked at
 
 
+def test_voxels_of_a_slab_that_was_not_looked_at_wholly_are_not_told():
+    labels, hu = block()
+    found = quantify(
+        "a", labels, AFFINE, TISSUES, {"hu": hu}, None, SliceChoice("none"), annotated=Annotated(slices=(1,))
+    )
+    muscle = row_of(found, "muscle")
+    assert np.isnan(muscle["slab_voxels"]) and np.isnan(muscle["volume_cm3"]) and muscle["voxels"] > 0
+
+
 def test_classes_that_nobody_looked_for_have_no_row_and_no_share():
     labels, hu = block()
     annotated = Annotated(classes=("haematopoietic_bone_marrow", "muscle"))

@@ -65,11 +65,14 @@ def test_a_volume_is_of_five_slices_or_there_is_none(hip: Phantom, first: int, e
     if span is not None:
         assert row["volume_slices"] == f"{at - 2} to {at + 2}" and row["slab_mm"] == pytest.approx(15)
         assert row["volume_cm3"] == pytest.approx(cm3(hip.labels[..., NECK - 2 : NECK + 3]))
+        voxel_cm3 = abs(np.linalg.det(hip.affine[:3, :3])) / 1000
+        assert row["slab_voxels"] * voxel_cm3 == pytest.approx(row["volume_cm3"])
+        assert row["voxels"] * voxel_cm3 == pytest.approx(cm3(labels))
         assert not [note for note in found.notes if "volume" in note]
         return
     there = min(5, min(at + 3, end - first) - max(0, at - 2))
     assert np.isnan(row["volume_cm3"]) and np.isnan(row["volume_asymmetry_percent"])
-    assert "volume_slices" not in row
+    assert not {"volume_slices", "slab_voxels"} & row.keys()
     assert f"a: no volume_cm3: it is of 5 slices around slice {at}, and {there} of them are in the scan" in found.notes
     assert _span(found) == (at, at)  # what is left is of that slice
 
@@ -87,7 +90,7 @@ def test_a_slice_that_was_not_found_leaves_nothing_of_the_whole_scan_in_its_plac
     row = muscle(found.rows)
     assert np.isnan([row[name] for name in ("volume_cm3", "area_cm2", "mean_hu", "marrow_share_percent")]).all()
     assert row["voxels"] == np.count_nonzero(hip.labels == TISSUES.labels["muscle"].index)
-    assert not {"slice", "volume_slices", "slab_mm"} & row.keys()
+    assert not {"slice", "volume_slices", "slab_mm", "slab_voxels"} & row.keys()
     assert "a: nothing but voxels: the slice that hip_tissue_ct is measured in was not found" in found.notes
     thigh = generate("thigh_ct", 4, 0)
     whole, other = (quantify("a", thigh.labels, thigh.affine, THIGH, choice=c) for c in (None, SliceChoice("unknown")))

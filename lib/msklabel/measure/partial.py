@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes
 from msklabel.measure.quantities import SHARE
+from msklabel.measure.slab import VOXELS
 from msklabel.measure.structures import Part
 from msklabel.system import System
 
@@ -108,7 +109,7 @@ def withhold(row: dict[str, Any], seen: LookedAt, at: int | None, over: slice | 
     """
     for name in row:
         lacks_labels = name.endswith(SHARE) and not _indices_of(seen.system, name.removesuffix(SHARE)) <= seen.indices
-        lacks_volume = name.startswith("volume") and not seen.axial[over].all()
+        lacks_volume = (name.startswith("volume") or name == VOXELS) and not seen.axial[over].all()
         lacks_area = name.startswith("area") and at is not None and not seen.axial[at]
         if lacks_labels or lacks_volume or lacks_area:
             row[name] = float("nan")

@@ -16,7 +16,7 @@ from msklabel.measure.evaluate import require_known
 from msklabel.measure.partial import LookedAt, looked_at, withhold
 from msklabel.measure.quantities import FAT, HEADERS, HU, NAN, Measured, asymmetry_percent, height_m, quantities_of
 from msklabel.measure.reference_slice import NoSlice, slice_at_percent, thickest_neck
-from msklabel.measure.slab import COLUMN, HEIGHT, is_volume, span_words
+from msklabel.measure.slab import COLUMN, HEIGHT, VOXELS, is_volume, span_words
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
 from msklabel.measure.tally import ALL, Tally, tally
 from msklabel.system import System
@@ -48,8 +48,9 @@ class Quantified:
 
     Attributes:
         rows: One for each structure and side: ``scan``, ``structure``, ``kind``, ``side``; ``slice`` where areas, means
-            and shares are of one; ``volume_slices`` and their height, ``slab_mm``, where the system's volumes are of a
-            slab; quantities with units.
+            and shares are of one; ``volume_slices``, their height, ``slab_mm``, and the voxels in them,
+            ``slab_voxels``, where the system's volumes are of a slab; ``voxels`` in the whole scan; quantities with
+            units.
         profile: One for each slice, structure and side that is in it.
         slices: The chosen slice by side, counted from the lowest; empty if none was chosen.
         notes: What could not be measured, and why.
@@ -112,7 +113,8 @@ def quantify(
     rows: list[dict[str, Any]] = []
     for part in parts:
         row: dict[str, Any] = {"scan": scan, "structure": part.structure.name, "kind": part.structure.kind}
-        row |= {"side": part.side, "voxels": table.voxels(part)}
+        within = {} if span is None else {VOXELS: table.voxels(part, slice(span[0], span[1] + 1))}
+        row |= {"side": part.side, **within, "voxels": table.voxels(part)}
         told = {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
         row |= {name: NAN if kind == "unknown" and _needs_slice(name) else value for name, value in told.items()}
         withhold(row, seen, case.at(part), ALL if volumes is None else volumes)

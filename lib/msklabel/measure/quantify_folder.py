@@ -73,8 +73,9 @@ class Cohort:
     Attributes:
         quantities: A row for each scan, structure and side; units in the column names. Where areas, means and shares
             are of one slice, ``slice`` is its number, counted from the lowest, from 0; where volumes are of a slab
-            around it, ``volume_slices`` has its first and last, and ``slab_mm`` their height. ``note`` says why a
-            scan has none of this, where there is such a scan.
+            around it, ``volume_slices`` has its first and last, ``slab_mm`` their height, and ``slab_voxels``
+            the voxels in them; ``voxels`` are those of the whole scan. ``note`` says why a scan has none of this, where
+            there is such a scan.
         profiles: A row for each scan, structure, side and slice.
         clinical: What was given, with index and class of sarcopenia; None without a table.
         report: The page.

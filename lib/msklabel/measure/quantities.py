@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msklabel.errors import UserError
-from msklabel.measure.slab import COLUMN, HEIGHT
+from msklabel.measure.slab import COLUMN, HEIGHT, VOXELS
 from msklabel.measure.structures import Part, Structure
 from msklabel.measure.tally import ALL, Slices, Tally
 from msklabel.system import ConfigError, System
@@ -21,7 +21,8 @@ from msklabel.system import ConfigError, System
 NAN = float("nan")
 HU, FAT = "hu", "fat_fraction_percent"  # names of the images that quantities need
 SHARE = "_share_percent"
-KEYS = ("scan", "structure", "kind", "side", "slice", COLUMN, HEIGHT, "note", "voxels")  # columns that are no quantity
+# Columns that are no quantity.
+KEYS = ("scan", "structure", "kind", "side", "slice", COLUMN, HEIGHT, VOXELS, "note", "voxels")
 
 
 @dataclass(frozen=True)

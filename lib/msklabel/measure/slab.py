@@ -15,6 +15,7 @@ import pandas as pd
 
 COLUMN = "volume_slices"
 HEIGHT = "slab_mm"
+VOXELS = "slab_voxels"
 _SPAN = re.compile(r"(\d+) to (\d+)")
 _SAME_FRACTION = 0.01  # of a height
 
