@@ -103,7 +103,8 @@ def quantify(
 ) -> None:
     """Measure label maps: volumes, areas, HU, fat fractions, shares, asymmetry, profiles; a report.
 
-    Ends with status 1 where a scan was left empty because the slice that is measured is not to be found in it.
+    Ends with status 1 where a scan, or one side of it, was left empty because the slice that is measured is not to be
+    found there.
     """
     from msklabel.imaging.maps import write_map
     from msklabel.measure.quantify_folder import Loaded, quantify_folder
@@ -133,9 +134,14 @@ def quantify(
     if maps and without_map:
         _warn([f"--maps: there is no map of {', '.join(without_map)}, for want of water and fat images"])
     without = [case.scan for case in result.cases if case.no_slice]
-    if without:
-        words = f"left empty for want of the slice that is measured: {len(without)} of {len(result.cases)} scans"
-        console.print(f"{words}, {', '.join(without)}", highlight=False, markup=False)
+    partly = [case.scan for case in result.cases if case.found.missing]
+    for scans, where in ((without, ""), (partly, " on one side")):
+        if scans:
+            words = (
+                f"left empty{where} for want of the slice that is measured: {len(scans)} of {len(result.cases)} scans"
+            )
+            console.print(f"{words}, {', '.join(scans)}", highlight=False, markup=False)
+    if without or partly:
         raise typer.Exit(1)
 
 

@@ -13,9 +13,10 @@ from msklabel.errors import UserError
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.geometry import Affine, closest_axes, spacing_mm
 from msklabel.measure.evaluate import require_known
+from msklabel.measure.femur import along_femur, femora_of, slices_at_percent
 from msklabel.measure.partial import LookedAt, looked_at, withhold
 from msklabel.measure.quantities import FAT, HEADERS, HU, NAN, Measured, asymmetry_percent, height_m, quantities_of
-from msklabel.measure.reference_slice import NoSlice, slice_at_percent, thickest_neck
+from msklabel.measure.reference_slice import NoSlice, thickest_neck
 from msklabel.measure.slab import COLUMN, HEIGHT, VOXELS, is_volume, span_words
 from msklabel.measure.structures import SIDES, SIDES_APART, Half, Part, Plane, parts_of, sides_of, structures_of
 from msklabel.measure.tally import ALL, Tally, tally
@@ -23,7 +24,6 @@ from msklabel.system import System
 
 _METAL_HU = 2500  # above the densest bone
 _METAL_VOXELS = 10
-FEMUR = "femur"  # label that percentages of the femur are told by
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Quantified:
         notes: What could not be measured, and why.
         volume_slices: First and last slice that volumes are taken over, of a system that has a reference slice; None:
             the whole scan in other systems, and in these no volume can be told.
+        missing: Why a side has no chosen slice, while another one has.
     """
 
     rows: list[dict[str, Any]]
@@ -63,6 +64,7 @@ class Quantified:
     slices: dict[str, int]
     notes: list[str] = field(default_factory=list)
     volume_slices: tuple[int, int] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantify(
@@ -105,7 +107,12 @@ def quantify(
     if choice.kind == "percent" and not seen.whole:
         raise NoSlice(f"a percentage of the femur cannot be told: {seen.words()}")
     kind = _kind(choice, system, table)
-    slices = _chosen(kind, choice, table, labels, affine, system, plane, only)
+    femora = femora_of(labels, affine, system, table, plane, only)
+    missing: dict[str, str] = {}
+    if kind == "percent":
+        slices, missing = slices_at_percent(femora, choice.value, system)
+    else:
+        slices = _chosen(kind, choice, table, labels, affine, system, plane, only)
     volumes = _slab(kind, slices, table, system)
     case = Measured(table, system, height_m(height_cm), slices, volumes)
     span = _span(volumes, table) if system.reference_slice is not None else None
@@ -116,7 +123,9 @@ def quantify(
         within = {} if span is None else {VOXELS: table.voxels(part, slice(span[0], span[1] + 1))}
         row |= {"side": part.side, **within, "voxels": table.voxels(part)}
         told = {HEADERS.get(name, name): quantity(case, part) for name, quantity in wanted.items()}
-        row |= {name: NAN if kind == "unknown" and _needs_slice(name) else value for name, value in told.items()}
+        lost = kind == "unknown" or part.side in missing
+        row |= {name: NAN if lost and _needs_slice(name) else value for name, value in told.items()}
+        row |= {"note": f"{scan}: {missing[part.side]}"} if part.side in missing else {}
         withhold(row, seen, case.at(part), ALL if volumes is None else volumes)
         rows.append(_with_slices(row, slices, span, table))
     _add_asymmetry(rows)
@@ -126,8 +135,10 @@ def quantify(
         notes.append(f"{scan}: {rest}: the slice that {system.name} is measured in was not found")
     else:
         notes += [*_notes(scan, case, parts, images, set(wanted)), *_no_slab(scan, case), *_cut_off(scan, case, parts)]
+    notes += [f"{scan}: nothing of a slice, {side}: {why}" for side, why in missing.items() if side != "both"]
     notes += _metal(scan, labels, affine, images, case.slices)
-    return Quantified(rows, _profile(scan, table, parts, seen.whole), dict(slices), notes, span)
+    along = along_femur(femora) if seen.whole else {}
+    return Quantified(rows, _profile(scan, table, parts, along), dict(slices), notes, span, missing)
 
 
 def _needs_slice(name: str) -> bool:
@@ -165,10 +176,10 @@ def _add_asymmetry(rows: list[dict[str, Any]]) -> None:
                 row[f"{name.split('_')[0]}_asymmetry_percent"] = asymmetry_percent(pair[0][name], pair[1][name])
 
 
-def _profile(scan: str, table: Tally, parts: list[Part], whole: bool) -> list[dict[str, Any]]:
+def _profile(
+    scan: str, table: Tally, parts: list[Part], along: Mapping[str, NDArray[np.float64] | None]
+) -> list[dict[str, Any]]:
     """Area and means of every structure in each slice that it is in, and where along the femur, if that is whole."""
-    femur = {part.side: table.profile(part) for part in parts if whole and part.structure.name == FEMUR}
-    along = {side: _femur_percent(profile) for side, profile in femur.items()}
     rows = []
     for part in parts:
         place = along.get(part.side)
@@ -182,13 +193,6 @@ def _profile(scan: str, table: Tally, parts: list[Part], whole: bool) -> list[di
             row |= {f"mean_{name}": table.mean(name, part, here) for name in table.sums}
             rows.append(row)
     return rows
-
-
-def _femur_percent(profile: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    inside = np.flatnonzero(profile)
-    if not len(inside) or inside[0] == 0 or inside[-1] == len(profile) - 1:
-        return None
-    return 100 * (inside[-1] - np.arange(len(profile))) / max(1, inside[-1] - inside[0])
 
 
 def _kind(choice: SliceChoice, system: System, table: Tally) -> str:
@@ -210,7 +214,7 @@ def _chosen(
     plane: Plane | None,
     only: Half | None,
 ) -> dict[str, int]:
-    """The slice of each side; empty without one."""
+    """The slice of each side, of all choices but a percentage; empty without one."""
     if kind in ("none", "unknown"):
         return {}
     if kind == "only":
@@ -220,8 +224,6 @@ def _chosen(
         if not 0 <= index < table.slices:
             raise NoSlice(f"slice {index}: the scan has the slices 0 to {table.slices - 1}")
         return dict.fromkeys(SIDES, index)
-    if kind == "percent":
-        return _at_percent(choice.value, table, system, plane, only)
     rule = system.reference_slice
     if rule is None:
         raise UserError(f"{system.name} has no rule for a reference slice; give a slice or a percentage of the femur")
@@ -243,16 +245,6 @@ def _span(volumes: slice | None, table: Tally) -> tuple[int, int] | None:
         return None
     over = np.arange(table.slices)[volumes]
     return int(over[0]), int(over[-1])
-
-
-def _at_percent(percent: float, table: Tally, system: System, plane: Plane | None, only: Half | None) -> dict[str, int]:
-    femur = [part for part in parts_of(structures_of(system), plane, only) if part.structure.name == FEMUR]
-    if not femur:
-        raise UserError(f"{system.name} has no label {FEMUR}, so that no percentage of it can be told")
-    found = {part.side: slice_at_percent(table.profile(part), percent) for part in femur}
-    if apart := [found[side] for side in SIDES_APART if side in found]:  # both sides together: halfway between the two
-        found["both"] = round(np.mean(apart))
-    return found
 
 
 def _neck_slice(

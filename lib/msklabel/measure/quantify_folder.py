@@ -148,7 +148,9 @@ def quantify_folder(
     if all(case.no_slice for case in cases):
         raise UserError(cases[0].no_slice)
     warnings = [case.no_slice for case in cases if case.no_slice]
-    rows = pd.DataFrame([{**row, "note": case.no_slice} for case in cases for row in case.found.rows])
+    for case in cases:
+        warnings += [f"{case.scan}, {side}: {why}" for side, why in case.found.missing.items() if side != "both"]
+    rows = pd.DataFrame([{"note": case.no_slice, **row} for case in cases for row in case.found.rows])
     rows = rows if warnings else rows.drop(columns="note")
     keys = [name for name in KEYS if name in rows]  # in front, also where the first scan has none of some
     rows = rows[[*keys, *rows.columns.difference(keys, sort=False)]]

@@ -63,12 +63,13 @@ def thickest_neck(bone: Mask, spacing_mm: Sequence[float]) -> Neck:
     return Neck(int(longest[len(longest) // 2]), thickness)
 
 
-def slice_at_percent(femur_voxels: NDArray[np.int64], percent: float) -> int:
+def slice_at_percent(femur_voxels: NDArray[np.int64], percent: float, at_edge: NDArray[np.int64] | None = None) -> int:
     """The slice at a percentage of the femur's length.
 
     Args:
         femur_voxels: Voxels of one femur in each slice, from inferior.
         percent: 0 is its upper end (the head), 100 its lower one (the knee).
+        at_edge: As in :func:`ends_of_femur`.
 
     Raises:
         UserError: If the percentage is impossible.
@@ -76,13 +77,30 @@ def slice_at_percent(femur_voxels: NDArray[np.int64], percent: float) -> int:
     """
     if not 0 <= percent <= 100:
         raise UserError(f"a percentage of the femur is 0 to 100, got {percent:g}")
+    first, last = ends_of_femur(femur_voxels, at_edge)
+    return round(last - (last - first) * percent / 100)
+
+
+def ends_of_femur(femur_voxels: NDArray[np.int64], at_edge: NDArray[np.int64] | None = None) -> tuple[int, int]:
+    """The lowest and the highest slice of one femur.
+
+    Args:
+        femur_voxels: Voxels in each slice, from inferior.
+        at_edge: Those of them on the edge of the field of view, in each slice; none by default. A femur that leaves the
+            scan sideways has some in the last slice in which it is seen.
+
+    Raises:
+        NoSlice: If there is no femur, or an end of it lies outside the scan.
+    """
     inside = np.flatnonzero(femur_voxels)
     if not len(inside):
         raise NoSlice("there is no femur on this side, so that no percentage of it can be told")
     first, last = int(inside[0]), int(inside[-1])
     if first == 0 or last == len(femur_voxels) - 1:
         raise NoSlice("the femur is cut off by the end of the scan, so that no percentage of it can be told")
-    return round(last - (last - first) * percent / 100)
+    if at_edge is not None and at_edge[[first, last]].any():
+        raise NoSlice("the femur is cut off by the edge of the field of view, so that no percentage of it can be told")
+    return first, last
 
 
 def _neck_mm(bone: Mask, spacing_mm: Sequence[float]) -> float:
