@@ -13,7 +13,7 @@ from test_preprocess import make_system
 
 from msklabel.errors import Conflict, Unreachable, UserError
 from msklabel.learn.cases import Unusable, blamed_on
-from msklabel.learn.split import RolesInFile
+from msklabel.learn.split import RolesInFile, fold_of
 from msklabel.learn.task import SystemTrainTask, _case
 from msklabel.learn.update import Plan
 from msklabel.learn.versions import Versions
@@ -114,6 +114,27 @@ def test_a_scan_that_goes_before_it_can_judge_does_not_have_all_trained_again(
     metrics = Versions(tmp_path / "models").get("toy", "0001").metrics
     assert list(metrics["case_dice"]) == [judge] and metrics["left_out"] == stats["left_out"]
     assert len(metrics["considered"]) == 6 and told[int(gone[-1])].startswith("left out")
+
+
+def test_a_scan_that_goes_before_its_fold_is_measured_does_not_have_all_trained_again(tmp_path: Path) -> None:
+    pairs, told, epochs = [labelled(tmp_path, number) for number in range(6)], {}, []
+    task = task_of(pairs, tmp_path, hold=told.update, cache_bytes=2**30)  # of the scan as it was prepared
+    order = task._order({"folds": 2})
+    plan = task.update.plan([_case(SYSTEM, pair) for pair in pairs], order)
+    gone = next(case for case in plan.selection.learned if fold_of(case.patient, 2) == 0)
+
+    def spoil_one(fold: int, _: Any) -> None:
+        epochs.append(fold)
+        pairs[int(gone.id[-1])].image.write_bytes(b"cut off")
+
+    fitted = task.update.fit(plan, order, tmp_path / "training", spoil_one)
+    version, _ = task.update.store(plan, order, fitted)
+    assert epochs == [0, 1] and len(fitted.members) == 2
+    others = {case.id for case in plan.selection.learned} - {gone.id}
+    assert fitted.fold_dice.keys() == others
+    assert list(version.metrics["left_out"]) == [gone.id] and CUT_OFF in version.metrics["left_out"][gone.id]
+    assert gone.label in version.metrics["training"], "the other fold has learned from it"
+    assert told[int(gone.id[-1])].startswith("left out")
 
 
 def test_versions_are_compared_on_the_scans_that_can_still_be_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Slips of an annotator are told from failures of the model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from msklabel.imaging import LabelMap, Scan
 from msklabel.imaging.annotated import Annotated
 from msklabel.learn.cases import Case, Unusable
 from msklabel.learn.doubts import Doubts, Reference, best_reference
+from msklabel.learn.record import read_json, to_json
 from msklabel.learn.scores import KeptScores
 from msklabel.learn.screening import Usual, assess, usual_agreement
 from msklabel.predict.engine import Segmentation
@@ -110,6 +112,36 @@ def test_doubts_are_kept_assessed_once_and_lifted_by_a_reviewer(tmp_path: Path) 
     assert list(doubts.review(cases, None)) == ["sha-b"]
     better = Reference("0002", FixedSegmenter(anatomy()[::-1].copy()), USUAL)
     assert doubts.review(cases, better) == {}  # another version sees it the annotator's way
+
+
+def test_a_label_is_looked_at_anew_when_the_file_of_its_scan_changes(tmp_path: Path) -> None:
+    segmenter, file = FixedSegmenter(anatomy()), tmp_path / "screening.json"
+    reference, doubts = Reference("0001", segmenter, USUAL), Doubts(file)
+    before = [replace(labelled("b", mirrored=True), image="one")]
+    assert list(doubts.review(before, reference)) == ["sha-b"]
+    after = [replace(labelled("b"), image="two")]  # the scan that the label was drawn on
+    assert doubts.held(after) == {}
+    assert doubts.review(after, reference) == {} and segmenter.asked == 2
+    assert doubts.review(after, reference) == {} and segmenter.asked == 2
+    assert list(read_json(file)) == [after[0].key]
+
+
+def test_labels_of_one_checksum_on_two_scans_are_doubted_apart(tmp_path: Path) -> None:
+    doubts, segmenter = Doubts(tmp_path / "screening.json"), FixedSegmenter(anatomy())
+    cases = [replace(labelled(name, mirrored=name == "b"), label="sha") for name in "ab"]
+    for _ in range(2):
+        doubts.review(cases, Reference("0001", segmenter, USUAL))
+    assert segmenter.asked == 2
+    assert (doubts.held(cases[:1]), list(doubts.held(cases[1:]))) == ({}, ["sha"])
+
+
+def test_what_was_found_by_an_earlier_release_holds_until_it_is_found_anew(tmp_path: Path) -> None:
+    kept = {"held": True, "agreement": 0.1, "reason": "mirrored", "by": "0001", "usual": 0.9}
+    (tmp_path / "screening.json").write_text(to_json({"sha-a": kept}))
+    doubts, segmenter = Doubts(tmp_path / "screening.json"), FixedSegmenter(anatomy())
+    assert doubts.review([labelled("a")], None) == {"sha-a": "mirrored"}
+    assert doubts.review([labelled("a")], Reference("0001", segmenter, USUAL)) == {}
+    assert segmenter.asked == 1 and list(read_json(tmp_path / "screening.json")) == [labelled("a").key]
 
 
 def test_only_a_good_segmenter_may_doubt() -> None:

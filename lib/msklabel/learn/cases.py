@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Case:
     label: str = ""
     image: str = ""
     accepted: bool = False
+
+    @property
+    def key(self) -> str:
+        """What is kept about it belongs to this: its scan, its label and the scan's file."""
+        return f"{self.id}:{self.label}:{hashlib.sha256(self.image.encode()).hexdigest()[:12]}"
 
     def read(self, system: System) -> tuple[Scan, NDArray[np.uint8]]:
         """The scan, and its label map in which what is not known is ``UNKNOWN``.

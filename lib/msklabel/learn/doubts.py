@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def best_reference(candidates: Sequence[tuple[str, Segmenter, CaseDice]]) -> Ref
 
 
 class Doubts:
-    """Findings about labels, by their checksum, in one file.
+    """Findings about labels of scans, in one file; of a scan whose file has changed they count no more.
 
     Args:
         file: Where they are kept.
@@ -58,11 +58,8 @@ class Doubts:
     def held(self, cases: Sequence[Case]) -> dict[str, str]:
         """Checksum and reason of each of these labels that is held back; never one that a reviewer accepted."""
         known = read_json(self._file)
-        return {
-            case.label: known[case.label]["reason"]
-            for case in cases
-            if not case.accepted and known.get(case.label, {}).get("held")
-        }
+        found = {case.label: _found(known, case) for case in cases if not case.accepted}
+        return {label: finding["reason"] for label, finding in found.items() if finding and finding["held"]}
 
     def review(self, cases: Sequence[Case], reference: Reference | None) -> dict[str, str]:
         """Assess what was not assessed yet, or by a much worse segmenter, or was held back by another one.
@@ -79,15 +76,23 @@ class Doubts:
         known = read_json(self._file)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         for case in cases:
-            if not case.label or case.accepted or not _is_due(known.get(case.label), reference):
+            if not case.label or case.accepted or not _is_due(known.get(case.key), reference):
                 continue
             finding = _assess(case, reference)
             if finding.reason:
                 logger.warning("%s: %s: %s", case.id, "held for review" if finding.held else "noted", finding.reason)
             facts = {**asdict(finding), "agreement": rounded(finding.agreement)}
-            known[case.label] = {**facts, "by": reference.name, "usual": rounded(reference.usual.dice)}
+            before = f"{case.id}:{case.label}:"  # of the same label on the scan's earlier files
+            known = {key: kept for key, kept in known.items() if key != case.label and not key.startswith(before)}
+            known[case.key] = {**facts, "by": reference.name, "usual": rounded(reference.usual.dice)}
             replace_text(self._file, to_json(known))
         return self.held(cases)
+
+
+def _found(known: Mapping[str, Any], case: Case) -> dict[str, Any] | None:
+    """What is known of a label; what earlier releases kept by the label alone counts until it is found anew."""
+    finding: dict[str, Any] | None = known.get(case.key, known.get(case.label))
+    return finding
 
 
 def _is_due(finding: dict[str, Any] | None, reference: Reference) -> bool:

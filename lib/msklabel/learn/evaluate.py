@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msklabel.imaging.annotated import Annotated
 from msklabel.imaging.scan import Scan
 from msklabel.learn.annotation import UNKNOWN, known_classes
-from msklabel.learn.cases import Case, blamed_on
+from msklabel.learn.cases import Case, Unusable, blamed_on
 from msklabel.pipeline.one_ahead import one_ahead
 from msklabel.predict.engine import Segmentation, dice
 from msklabel.system import System
@@ -47,6 +47,22 @@ def each_dice(segmenter: Segmenter, cases: Sequence[Case]) -> Iterator[tuple[Cas
         with blamed_on(case):
             predicted = segmenter(scan).labels.array
         yield case, label_dice(segmenter.system, predicted, truth, case.annotated)
+
+
+def usable_dice(segmenter: Segmenter, cases: Sequence[Case]) -> tuple[CaseDice, list[Unusable]]:
+    """Dice on the cases that can be read and segmented, and what is wrong with each of the others."""
+    dices: CaseDice = {}
+    wrong: list[Unusable] = []
+    waiting = list(cases)
+    while waiting:
+        try:
+            for case, row in each_dice(segmenter, waiting):
+                dices[case.id] = row
+            break
+        except Unusable as error:
+            wrong.append(error)
+            waiting = [case for case in waiting if case.id not in dices and case.id != error.case.id]
+    return dices, wrong
 
 
 def label_dice(

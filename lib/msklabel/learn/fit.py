@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from msklabel.durable import flush
 from msklabel.errors import UserError
-from msklabel.learn.cases import Case, PreparedCase, prepare_case
-from msklabel.learn.evaluate import CaseDice, case_dice, mean_dice
+from msklabel.learn.cases import Case, LeftOut, PreparedCase, prepare_case
+from msklabel.learn.evaluate import CaseDice, mean_dice, usable_dice
 from msklabel.learn.selection import Selection
 from msklabel.learn.split import fold_of
 from msklabel.learn.together import gpus_for, train_together
@@ -58,6 +58,7 @@ class Fitted:
         device: Where they were trained.
         crops: That all members were shown.
         member_dice: Mean Dice of each member on the cases of its own fold; empty without folds.
+        left_out: Scans on which a member could not be measured any more, by identifier.
     """
 
     members: list[Weights]
@@ -66,6 +67,7 @@ class Fitted:
     device: torch.device
     crops: int = 0
     member_dice: list[float] = field(default_factory=list)
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
 
 
 def fit(
@@ -103,6 +105,7 @@ def fit(
     members: list[Weights] = []
     fold_dice: CaseDice = {}
     member_dice: list[float] = []
+    left_out: dict[str, LeftOut] = {}
     seconds, crops = 0.0, 0
     device = torch.device("cpu")
 
@@ -136,10 +139,13 @@ def fit(
         seconds, crops = seconds + took["seconds"], crops + took["crops"]
         if folds:
             engine = Engine(system, loaded_network(system, members[-1]), device)
-            dices = case_dice(engine, test)
+            dices, wrong = usable_dice(engine, test)
+            for error in wrong:
+                logger.warning("%s: left out of the Dice of fold %d: %s", system.name, number, error)
+                left_out[error.case.id] = LeftOut(error.case.label, error.case.image, error.reason)
             member_dice.append(mean_dice(dices))
             fold_dice |= dices
-    return Fitted(members, fold_dice, seconds, device, crops, member_dice)
+    return Fitted(members, fold_dice, seconds, device, crops, member_dice, left_out)
 
 
 def _keep(weights: Weights, took: dict[str, Any], done: Path, system: System) -> None:

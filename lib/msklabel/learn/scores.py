@@ -49,7 +49,7 @@ class KeptScores:
     def known(self, name: str, cases: Sequence[Case]) -> CaseDice:
         """What was measured before of these cases."""
         stored = read_json(self._file(name))
-        rows = {case.id: stored[_key(case)] for case in cases if case.label and _key(case) in stored}
+        rows = {case.id: stored[case.key] for case in cases if case.label and case.key in stored}
         return {
             case: {label: float("nan") if value is None else value for label, value in row.items()}
             for case, row in rows.items()
@@ -58,7 +58,7 @@ class KeptScores:
     def keep(self, name: str, cases: Sequence[Case], dices: CaseDice) -> None:
         """Note what was measured of labelled cases."""
         rows = {
-            _key(case): {label: rounded(value, _DIGITS) for label, value in dices[case.id].items()}
+            case.key: {label: rounded(value, _DIGITS) for label, value in dices[case.id].items()}
             for case in cases
             if case.label
         }
@@ -67,10 +67,6 @@ class KeptScores:
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.json"
-
-
-def _key(case: Case) -> str:
-    return f"{case.id}:{case.label}:{_short(case.image)}"
 
 
 def _short(text: str) -> str:

@@ -173,13 +173,16 @@ class Update:
         """Compare a trained candidate with the version in service, store it, and publish it if it passes.
 
         What somebody put in service while it was trained or compared is what it is compared with. A validation scan
-        that cannot be used any more is left out.
+        that cannot be used any more is left out, and one that a fold could not be measured on is named.
 
         One that began with the weights in service and does not pass is tried again with averages of both, nearer and
         nearer to what is served; the first that passes is published. If none does, the candidate is kept as it was
         trained. The level holds all the same as far as harm grows along the way: where an average is worse by the
         margin, what lies behind it is worse by more, and hardly ever passes before.
         """
+        if fitted.left_out:
+            plan = replace(plan, left_out={**plan.left_out, **fitted.left_out})
+            self.tell(_noted(plan.left_out))
         while True:
             in_service = self.versions.serving(self.system.name, order.variant)
             plan = replace(plan, serving=self.serving(order.variant))
