@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_variants import dixon_system, leg
 
 from msklabel.catalogue import load_catalogue
 from msklabel.imaging import Scan
 from msklabel.learn.versions import Versions
 from msklabel.networks import build_network, weights_of
 from msklabel.predict import selection, served
-from msklabel.predict.selection import Selection
+from msklabel.predict.selection import Selection, _key, site_of
 from msklabel.predict.served import ServedModel
 from msklabel_phantoms.write import generate
 
@@ -64,3 +65,27 @@ def test_what_turns_out_slow_is_tried_while_it_answers_and_then_runs_on_what_won
     assert version == model.answering() == "0001"
     assert np.mean(again.labels.array == first.labels.array) > 0.99
     assert not model.behind
+
+
+def test_a_variant_follows_to_the_backend_that_won_for_its_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "much_memory_left", lambda device: True)
+    system, versions, select = dixon_system(), Versions(tmp_path / "models"), Selection(tmp_path)
+    for variant in ("", "fatty"):
+        network = build_network(system)
+        with torch.no_grad():
+            list(network.parameters())[-1].copy_(torch.tensor([-9.0, 9.0, -9.0]))  # label 1 everywhere
+        versions.publish("toy", versions.add(system, [weights_of(network)], {"variant": variant}).name, variant)
+    model = ServedModel(system, versions, "cpu", select)
+    version, first = model(leg(45))
+    assert (version, first.facts["backend"]) == ("0002 (fatty)", "eager")
+    (lean, _), before = model(leg(5)), model._loaded["fatty"]
+    select._remember(_key(system, site_of(system, CPU)), {"backend": "openvino"})  # as a trial would
+    model._slow = True
+    model.load()
+    assert lean == "0001" and model._loaded["fatty"] is not before
+    for percent, name in ((5, "0001"), (45, "0002 (fatty)")):
+        version, again = model(leg(percent))
+        assert version == name and again.facts["backend"].startswith("openvino")
+    assert np.mean(again.labels.array == first.labels.array) > 0.99

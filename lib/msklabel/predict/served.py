@@ -101,7 +101,7 @@ class ServedModel:
                 with self._lock:
                     self._engine("")
                 return
-            self._coming, self._slow = name, False
+            tried, self._coming, self._slow = self._slow, name, False
             try:
                 loaded = self._load("", name)
                 with self._lock:  # who segments with the one before is let finish
@@ -109,6 +109,21 @@ class ServedModel:
                         self._loaded[""] = loaded
             finally:
                 self._coming = None
+            return_freed_memory()
+            if tried and loaded.backend != PLAIN:
+                self._bring_variants()
+
+    def _bring_variants(self) -> None:
+        """Load variants that run on PyTorch as it is on what was found faster; they answer until then."""
+        with self._lock:
+            plain = {variant: one for variant, one in self._loaded.items() if variant and one.backend == PLAIN}
+        for variant, before in plain.items():
+            if not self.can_replace or self.versions.serving(self.system.name, variant) != before.version:
+                continue
+            loaded = self._load(variant, before.version)
+            with self._lock:
+                if self._loaded.get(variant) is before:
+                    self._loaded[variant] = loaded
             return_freed_memory()
 
     def __call__(self, scan: Scan) -> tuple[str, Segmentation]:
