@@ -218,7 +218,10 @@ def show(figures: dict[str, Any]) -> None:
         )
     for name in ("segment, predicted ahead", "segment, beside a training"):
         if name in figures:
-            print(f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in figures[name].items())}")
+            said = (
+                f"{key} {value if isinstance(value, str) else f'{value:.4g}'}" for key, value in figures[name].items()
+            )
+            print(f"{name}: {', '.join(said)}")
     for model, row in figures["inferences"].items():
         print(f"meanwhile {row['n']} inferences of {model}, {row['mean_s']:.2f} s each with waiting")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench_latency import SYSTEM
 
 _PATIENCE_S = 300.0
 _AHEAD = "tmp/*/msklabel-ahead-*/*/*"  # files in the state folder
+_PAUSE_S = 5.0  # the server looks every 2 s for what can be made ready
 _EPOCHS = 100_000  # the training is ended before
 
 
@@ -43,6 +45,9 @@ def prefetched(port: int, state: Path, count: int) -> dict[str, Any]:
 def beside_training(port: int, state: Path, images: list[str], label: bytes) -> dict[str, Any]:
     """Segment scans that nobody was given, on an idle server and while it trains.
 
+    Idle times are taken once what runs the network has settled: a small network that turns out to be slow is tried on
+    other backends while nobody waits, and would be quicker in the second half than in the first.
+
     Args:
         port: Of the server.
         state: Its state folder.
@@ -50,11 +55,12 @@ def beside_training(port: int, state: Path, images: list[str], label: bytes) -> 
         label: Fits each of them.
 
     Returns:
-        Median seconds ``idle_s`` and ``training_s``, their ``ratio``, and ``epochs`` trained while segmenting.
+        Median seconds ``idle_s`` and ``training_s``, their ``ratio``, ``epochs`` trained while segmenting, and
+        ``backends``, what ran the network when idle and beside the training.
     """
     labelled, asked = images[:4], images[4:]
-    segment(port, asked[0])  # loads the network
-    idle = [segment(port, image)[0] for image in asked]
+    _backend_settled(port, state, asked[0])
+    idle = [segment(port, image) for image in asked]
     for number, image in enumerate(labelled):
         fields = {"params": json.dumps({"client_id": f"trains{number}", "model": SYSTEM})}
         files = {"label": ("label.nii.gz", label, "application/octet-stream")}
@@ -70,16 +76,19 @@ def beside_training(port: int, state: Path, images: list[str], label: bytes) -> 
     try:
         _until(lambda: epochs() > 0, "the first epoch")
         before = epochs()
-        training = [segment(port, image)[0] for image in asked]
+        training = [segment(port, image) for image in asked]
         trained = epochs() - before
     finally:
         requests.delete(f"{_url(port)}/train/", timeout=60)
-    ratio = float(np.median(training) / np.median(idle))
+    idle_s, training_s = (float(np.median([seconds for seconds, _ in taken])) for taken in (idle, training))
     return {
-        "idle_s": float(np.median(idle)),
-        "training_s": float(np.median(training)),
-        "ratio": ratio,
+        "idle_s": idle_s,
+        "training_s": training_s,
+        "ratio": training_s / idle_s,
         "epochs": trained,
+        "backends": " and ".join(
+            ", ".join(sorted({_backend(answer) for _, answer in taken})) for taken in (idle, training)
+        ),
     }
 
 
@@ -95,6 +104,37 @@ def segment(port: int, image: str) -> tuple[float, bytes]:
 
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
+
+
+def _backend(answer: bytes) -> str:
+    """What ran the network of an answer to an inference."""
+    found = re.search(rb'"backend": *"([^"]*)"', answer)
+    return found[1].decode() if found else ""
+
+
+def _backend_settled(port: int, state: Path, image: str) -> None:
+    """Until two segmentations some seconds apart, with no trial of backends due when they began, ran on the same one.
+
+    PyTorch answers while a trial runs, and until what won is loaded. Where no trial can be made, as for want of memory,
+    this ends after its patience.
+    """
+    end, known = time.monotonic() + _PATIENCE_S, ""
+    while time.monotonic() < end:
+        due = _is_trial_due(state)
+        now = _backend(segment(port, image)[1])
+        if now == known and not due:
+            return
+        known = "" if due else now
+        time.sleep(_PAUSE_S)
+
+
+def _is_trial_due(state: Path) -> bool:
+    """Whether a network was noted as slow, and what runs it fastest is not known yet."""
+    try:
+        known = json.loads((state / "backends.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return not all("backend" in found for found in known.values())
 
 
 def _settled(state: Path) -> None:
