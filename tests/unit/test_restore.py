@@ -13,7 +13,7 @@ from msklabel.imaging import Scan
 from msklabel.pipeline.grid import Grid
 from msklabel.pipeline.postprocess import postprocess
 from msklabel.pipeline.preprocess import Preprocess
-from msklabel.pipeline.resample import apply_weights
+from msklabel.pipeline.resample import AxisMap, apply_weights
 from msklabel.pipeline.restore import Restorer, native_taps
 from msklabel.pipeline.windows import blend_weights, plan_windows, window_slices, with_channels
 from msklabel.predict.engine import Engine
@@ -157,3 +157,11 @@ def test_a_scan_gets_the_labels_of_plain_merging(dimensions: int, members: int, 
     watched = engine(scan, watch=lambda *_: None).labels.array
     np.testing.assert_array_equal(watched, labels)
     np.testing.assert_array_equal(postprocess(labels, system), labels)
+
+
+@pytest.mark.parametrize("sizes", [(14, 260, 256, 259), (1, 108, 68, 93), (5, 77, 73, 77), (6, 265, 246, 253)])
+def test_a_crop_between_the_middles_of_thick_slices_is_given_to_one(sizes: tuple[int, int, int, int]) -> None:
+    native, working, start, stop = sizes
+    taps = native_taps(AxisMap(native, working).back(), slice(start, stop))
+    assert taps.start == native - 1
+    assert taps.weight.sum() == pytest.approx(1)

@@ -53,7 +53,9 @@ class AxisMap:
 
     def edge(self, edge: _Place) -> _Place:
         """Where a border between target voxels lies between source voxels; 0 is the outer edge of the first."""
-        return edge * self.step + (0 if self.from_first is None else (1 - self.from_first) / 2)
+        if self.from_first is None:
+            return edge * self.size_in / self.size_out
+        return edge * self.from_first + (1 - self.from_first) / 2
 
     def back(self) -> AxisMap:
         """How the source's voxels lie along the target."""
