@@ -18,12 +18,14 @@ from msklabel.sections import Label, Window
 from msklabel.system import System
 
 _OPACITY = 0.6
+_LINE_INCHES = 0.18  # of a label's name beside its bar
 
 
 def draw(outcome: Outcome, system: System, file: Path) -> None:
     """Write the picture as PNG."""
-    figure = plt.figure(figsize=(13, 8), layout="constrained")
-    top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.1])))
+    heights = max(3.8, 1 + _LINE_INCHES * len(outcome.rounds[-1].label_dice)), 4.2
+    figure = plt.figure(figsize=(13, sum(heights)), layout="constrained")
+    top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=heights)))
     left, right = top.subplots(1, 2)
     _curve(left, outcome)
     _bars(right, outcome, system)
