@@ -112,10 +112,25 @@ def test_there_are_as_many_voxels_as_bring_the_last_nearest_to_the_scans_last() 
     assert [one.step for one in maps] == [2.0, 2.5, 1.0]
 
 
-def test_spacings_that_are_the_same_to_monai_change_nothing() -> None:
-    maps = axis_maps((10, 10, 10), (1.0, 1.0, 3.0), (1.0004, 1.0, 2.9996), "from_first_voxel")
-    assert all(one.keeps for one in maps)
-    assert not any(one.keeps for one in axis_maps((10, 10, 10), (1, 1, 1), (1.1, 1.1, 1.1), "from_first_voxel"))
+@pytest.mark.parametrize(
+    ("spacing", "target"),
+    [
+        ((0.7, 0.7, 3.0), (0.7009, 0.6991, 2.9992)),
+        ((0.7, 0.7, 3.0), (0.7009, 0.7, 2.0)),  # each axis on its own
+        ((0.7, 1.0, 1.5), (1.0, 0.6, 0.6)),  # 19 steps of 1.5 mm end in the middle between two of 0.6 mm
+        ((0.7, 0.7, 0.7), (1.0, 7.0, 0.3)),
+        ((1.0, 1.0, 1.0), (1.1, 0.9, 1.002)),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 20, 36, 512])
+def test_there_are_as_many_voxels_as_in_monais_grid(
+    size: int, spacing: tuple[float, float, float], target: tuple[float, float, float]
+) -> None:
+    for axis, one in enumerate(axis_maps((size,) * 3, spacing, target, "from_first_voxel")):
+        affine = np.diag([spacing[axis], 1.0, 1.0, 1.0])
+        image = MetaTensor(torch.zeros(1, size, 1, 1), affine=torch.from_numpy(affine))
+        assert one.size_out == Spacing([target[axis], 1.0, 1.0])(image).shape[1]
+        assert one.keeps == (abs(spacing[axis] - target[axis]) < 1e-3)
 
 
 @pytest.mark.parametrize("flipped", [False, True])

@@ -80,10 +80,16 @@ def axis_maps(
         sizes = [max(1, round(n * s / t)) for n, s, t in zip(shape, spacing_mm, wanted, strict=True)]
         x, y, z = (AxisMap(n, m) for n, m in zip(shape, sizes, strict=True))
         return x, y, z
-    same = np.allclose(spacing_mm, wanted, rtol=0, atol=_SAME_MM)
-    steps = [1.0 if same else t / s for s, t in zip(spacing_mm, wanted, strict=True)]
-    x, y, z = (AxisMap(n, round((n - 1) / step + 1), step) for n, step in zip(shape, steps, strict=True))
+    x, y, z = (_from_first(n, s, t) for n, s, t in zip(shape, spacing_mm, wanted, strict=True))
     return x, y, z
+
+
+def _from_first(size: int, step_mm: float, wanted_mm: float) -> AxisMap:
+    """MONAI's grid along one axis; of spacings that are the same to it the scan's own is kept."""
+    if abs(wanted_mm - step_mm) <= _SAME_MM:
+        return AxisMap(size, size, 1.0)
+    # In this order, as halves are to be rounded as they are there.
+    return AxisMap(size, round((size - 1) * (step_mm / wanted_mm) + 1), wanted_mm / step_mm)
 
 
 def linear_weights(along: AxisMap, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
