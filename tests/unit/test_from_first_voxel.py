@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, Orientation, Spacing
+from test_engine import ByIntensity
 from test_preprocess import AFFINES, body_in_air, make_system
 from torch import nn
 
@@ -159,3 +160,13 @@ def test_going_there_and_back_is_the_same_map() -> None:
         back = along.back()
         assert (back.size_in, back.size_out) == (4, 10)
         assert back.edge(along.back().back().edge(1.25)) == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_a_leg_alone_is_cleaned_as_a_whole(side: str) -> None:
+    hu = np.full((30, 120, 3), 50, np.float32)
+    hu[4:21, 40:80] = hu[25:, 100:] = 600
+    system = make(laterality="mirror_halves", spacing_mm=[5.0, 5.0, None], postprocess={"largest_component": ["dense"]})
+    labels = Engine(system, ByIntensity())(Scan(hu[None], np.eye(4), {"side": side})).labels.array
+    assert (labels[4:21, 40:80] == 1).mean() > 0.9
+    assert not (labels[:, 95:] == 1).any()

@@ -261,8 +261,8 @@ def _shifted(progress: Progress | None, member: int, members: int) -> Progress |
 
 
 def _native_plane(prepared: Prepared) -> int | None:
-    """First voxel of the right half on the scan's own resolution, along the first working axis."""
-    if prepared.sides is None:
+    """First voxel of the right half on the scan's own resolution, along the first working axis; None without halves."""
+    if prepared.sides is None or len(prepared.sides.widths) < 2:
         return None
     grid = prepared.grid
     return round(grid.along[0].edge(grid.crop[0].start + prepared.sides.plane))
