@@ -125,3 +125,15 @@ def test_trainings_see_it_filled_up_in_the_same_way(size: int) -> None:
     np.testing.assert_array_equal(part.labels, np.pad(labels, around, mode="edge"))
     image = Preprocess(system)(Scan(hu[None], np.eye(4))).image[0]
     np.testing.assert_array_equal(part.image[0], np.pad(image, around, mode="edge"))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_leg_alone_is_told_by_the_place_of_the_body_not_of_the_windows(right: bool) -> None:
+    hu = np.full((70, 30, 9), -1000.0, np.float32)
+    hu[slice(45, 68) if right else slice(2, 25), 3:27] = 50
+    affine = np.diag([4.0, 4.0, 5.0, 1.0])
+    affine[0, 3] = -34.5 * 4
+    system = system_of(0.5, laterality="mirror_halves").model_copy(update={"patch_voxels": (64, 16, 8)})
+    sides = Preprocess(system)(Scan(hu[None], affine)).sides
+    assert sides is not None
+    assert sides.plane == (0 if right else sides.width)

@@ -81,7 +81,7 @@ class Preprocess:
         image = resample_scan(whole.orient(scan.array), along, self.device)
         step_mm = whole.steps_mm(scan.spacing_mm)
         foreground = _foreground(image[0], system)
-        crop = _body(foreground, system, step_mm)
+        crop = body = _body(foreground, system, step_mm)
         if system.predict.windows == "from_edge":
             x, y, z = (
                 reach_of_windows(part, n, patch, system.predict.overlap)
@@ -91,7 +91,7 @@ class Preprocess:
         grid = replace(whole, crop=crop)
         sides = None
         if system.laterality == "mirror_halves":
-            middle_mm = _middle_mm(scan, grid)
+            middle_mm = _middle_mm(scan, replace(whole, crop=body))
             sides = find_sides(foreground[crop], step_mm, middle_mm, scan.facts)
         x, y, z = crop
         return Prepared(_normalise(image[:, x, y, z].contiguous(), system), grid, sides)

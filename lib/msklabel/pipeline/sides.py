@@ -70,7 +70,7 @@ def find_sides(
         foreground: Shape (X, Y, Z); what is neither air nor noise. A projection image has one slice; where it is
             taller than wide it shows one joint.
         step_mm: Voxel size along each axis.
-        middle_mm: Where the crop's middle lies along the left-right axis of the scanner, to the right.
+        middle_mm: Where the body's middle lies along the left-right axis of the scanner, to the right.
         facts: ``side`` (``L`` or ``R``) of the scan decides where only one side is in it.
 
     Raises:
