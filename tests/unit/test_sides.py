@@ -148,3 +148,19 @@ def test_mirror_axes_average_over_all_flips() -> None:
     engine = Engine(system, Leaning())
     scores = engine.scores(Preprocess(system)(Scan(hu[None], np.eye(4))))
     torch.testing.assert_close(scores[1, ..., 3], torch.full_like(scores[1, ..., 3], 2.0))
+
+
+@pytest.mark.parametrize("resampling", ["edge_to_edge", "from_first_voxel"])
+@pytest.mark.parametrize("thickness_mm", [2.0, 10.0])
+def test_a_leg_in_one_slice_is_told_as_in_many(resampling: str, thickness_mm: float) -> None:
+    volume = {"dimensions": 3, "patch_voxels": [16, 16, 8], "network": {"name": "vnet"}, "resampling": resampling}
+    system = make_system(laterality="mirror_halves", spacing_mm=[None, None, 2.0], **volume)
+    hu = two_legs()[0][40:, :, 4:5]
+    affine = np.diag([1.0, 1.0, thickness_mm, 1.0])
+    affine[0, 3] = -180
+    sides = Preprocess(system)(Scan(hu[None], affine)).sides
+    assert sides is not None
+    assert sides.plane == sides.width
+    affine[0, 3] = -20
+    with pytest.raises(UserError, match="only one leg is in this scan"):
+        Preprocess(system)(Scan(hu[None], affine))

@@ -92,7 +92,7 @@ class Preprocess:
         sides = None
         if system.laterality == "mirror_halves":
             middle_mm = _middle_mm(scan, replace(whole, crop=body))
-            sides = find_sides(foreground[crop], step_mm, middle_mm, scan.facts)
+            sides = find_sides(foreground[crop], step_mm, middle_mm, scan.facts, system.of_projections)
         x, y, z = crop
         return Prepared(_normalise(image[:, x, y, z].contiguous(), system), grid, sides)
 

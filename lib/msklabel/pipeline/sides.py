@@ -62,29 +62,33 @@ class Sides:
 
 
 def find_sides(
-    foreground: NDArray[np.bool_], step_mm: Sequence[float], middle_mm: float, facts: Mapping[str, str]
+    foreground: NDArray[np.bool_],
+    step_mm: Sequence[float],
+    middle_mm: float,
+    facts: Mapping[str, str],
+    projection: bool = False,
 ) -> Sides:
     """Find the mid-sagittal plane of a working crop in RAS.
 
     Args:
-        foreground: Shape (X, Y, Z); what is neither air nor noise. A projection image has one slice; where it is
-            taller than wide it shows one joint.
+        foreground: Shape (X, Y, Z); what is neither air nor noise.
         step_mm: Voxel size along each axis.
         middle_mm: Where the body's middle lies along the left-right axis of the scanner, to the right.
         facts: ``side`` (``L`` or ``R``) of the scan decides where only one side is in it.
+        projection: Whether it is a radiograph; one that is taller than wide shows one joint.
 
     Raises:
         UserError: If only one leg is there and nothing tells which.
     """
-    width, flat = foreground.shape[0], foreground.shape[2] == 1
+    width = foreground.shape[0]
     profile = foreground.sum(axis=(1, 2)).astype(float)
     inside = np.flatnonzero(profile > 0)
     first, last = (int(inside[0]), int(inside[-1])) if len(inside) else (0, width - 1)
     deep = np.flatnonzero(foreground.any(axis=(0, 2)))
     depth_mm = (int(np.ptp(deep)) + 1) * step_mm[1] if len(deep) else step_mm[1]
     width_mm = (last - first + 1) * step_mm[0]
-    if width_mm < (1.0 if flat else _ONE_SIDE_WIDTH_TO_DEPTH) * depth_mm:
-        return Sides(0 if _is_right(facts, middle_mm, flat) else width, width)
+    if width_mm < (1.0 if projection else _ONE_SIDE_WIDTH_TO_DEPTH) * depth_mm:
+        return Sides(0 if _is_right(facts, middle_mm, projection) else width, width)
     reach = max(1, round(_SEARCH_FRACTION * (last - first)))
     middle = (first + last + 1) // 2
     smooth = ndimage.uniform_filter1d(profile, max(1, reach // 2))
@@ -93,11 +97,11 @@ def find_sides(
     return Sides(int(lowest[np.argmin(np.abs(lowest - middle))]), width)
 
 
-def _is_right(facts: Mapping[str, str], middle_mm: float, flat: bool) -> bool:
+def _is_right(facts: Mapping[str, str], middle_mm: float, projection: bool) -> bool:
     side = facts.get("side", "").upper()[:1]
     if side in ("L", "R"):
         return side == "R"
-    if flat:
+    if projection:
         return True  # an image of one joint without a word about its side is taken as it is
     if abs(middle_mm) < _MIDDLE_MM:
         raise UserError("only one leg is in this scan, and neither its header nor its position tells which")
