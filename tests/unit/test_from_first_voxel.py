@@ -18,7 +18,7 @@ from msklabel.imaging import Scan
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.prepared_cache import read_prepared, write_prepared
 from msklabel.pipeline.preprocess import Preprocess
-from msklabel.pipeline.resample import AxisMap, axis_maps
+from msklabel.pipeline.resample import AxisMap, axis_maps, nearest_index
 from msklabel.predict.engine import Engine
 
 SPACINGS = [[1.0, 1.0, None], [2.6, 3.1, 4.7], [0.8, 5.0, 0.9], [None, None, None]]
@@ -140,6 +140,15 @@ def test_slices_are_found_again_in_the_scan(flipped: bool) -> None:
     middles = where.to_native(np.arange(9))
     assert (30 - middles if flipped else middles).tolist() == list(range(6, 31, 3))
     assert where.to_entry(middles, 9).tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("native", range(1, 13))
+@pytest.mark.parametrize("target", [0.4, 0.7, 2.0, 4.0, 9.0])
+def test_each_slice_of_the_scan_can_be_chosen_where_the_crop_is_the_whole(native: int, target: float) -> None:
+    along = axis_maps((native,) * 3, (1.0, 1.0, 1.0), (None, None, target), "from_first_voxel")[2]
+    where = Slices(2, False, native, along.size_out, from_first=along.from_first)
+    assert where.inside(np.arange(native), along.size_out).all()
+    assert where.to_entry(np.arange(native), along.size_out).tolist() == nearest_index(along.back()).tolist()
 
 
 def test_a_prepared_scan_is_read_as_it_was_written(tmp_path: Path) -> None:

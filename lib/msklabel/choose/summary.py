@@ -65,7 +65,8 @@ class Slices:
         """Where the middles of slices of the scan lie along a profile; 0.5 is the middle of its first entry."""
         index = np.asarray(native)
         index = self.native - 1 - index if self.flipped else index
-        return (self._along.back().edge(index + 0.5) - self.start) / self.step
+        working = np.minimum(self._along.back().edge(index + 0.5), self.working - 0.5)  # beyond is as the last slice
+        return (working - self.start) / self.step
 
     @property
     def _along(self) -> AxisMap:
