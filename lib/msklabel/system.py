@@ -165,6 +165,13 @@ class System(Section):
             data["resampling"] = self.resampling
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def preparation(self) -> str:
+        """All that a prepared scan depends on: the fingerprint, and how far windows from the edge reach."""
+        if self.predict.windows == "spread":
+            return self.fingerprint
+        return f"{self.fingerprint}-{self.predict.windows}-{self.predict.overlap}"
+
     def with_variant(self, variant: str) -> System:
         """Return this system with the recipe of one of its variants; the same weights fit both.
 

@@ -11,6 +11,8 @@ from monai.inferers import SlidingWindowInferer
 from test_preprocess import body_in_air, make_system
 from torch import nn
 
+from msklabel.choose.simulate import scans
+from msklabel.cli.simulate import prepared_cases
 from msklabel.imaging import Scan
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.prepared_cache import PreparedCache
@@ -97,6 +99,19 @@ def test_crops_of_other_windows_are_kept_apart(tmp_path: Path) -> None:
     crops = [cache(system_of(overlap), case).prepared.grid.crop for overlap in (0.25, 0.5, 0.25)]
     assert crops[0] == crops[2] != crops[1]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_cases_of_simulations_with_other_windows_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scans, "read_folder", lambda system, pool: [])
+    from_edge = [system_of(overlap) for overlap in (0.25, 0.5)]
+    spread = [make_system(predict={"overlap": overlap}) for overlap in (0.25, 0.5)]
+    (tmp_path / "images").mkdir()
+    files = [prepared_cases(system, tmp_path, tmp_path, 0) for system in (*from_edge, *spread, from_edge[0])]
+    assert files[2] == files[3]
+    assert files[0] == files[4]
+    assert len(set(files)) == 3
 
 
 @pytest.mark.parametrize("shape", [(12, 40, 5), (40, 11, 8), (15, 9, 3), (13, 16, 24)])

@@ -121,7 +121,7 @@ def prepared_cases(system: System, out: Path, pool: Path | None, patients: int) 
     from msklabel.choose.simulate.scans import LabelledScan, folder_key, prepare, read_folder
     from msklabel.imaging.scan import Scan
 
-    file = out / f"cases-{system.name}-{system.fingerprint}-{folder_key(system, pool) if pool else patients}.pt"
+    file = out / f"cases-{system.name}-{system.preparation}-{folder_key(system, pool) if pool else patients}.pt"
     if file.exists():
         return file
     if pool:

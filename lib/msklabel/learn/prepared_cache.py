@@ -27,8 +27,8 @@ _SUFFIX = ".safetensors"
 class PreparedCache:
     """``<folder>/<key>.safetensors``; what was not used for longest goes first when there is too much.
 
-    The key holds the checksum of the label, the identity of the scan's file, what the label speaks of, and the system's
-    fingerprint: whatever the result depends on.
+    The key holds the checksum of the label, the identity of the scan's file, what the label speaks of, and how the
+    system prepares scans: whatever the result depends on.
 
     Args:
         folder: Where they lie.
@@ -78,9 +78,7 @@ class PreparedCache:
 
 
 def _key(system: System, case: Case) -> str:
-    predict = system.predict
-    crop = [predict.windows, predict.overlap] if predict.windows == "from_edge" else []
-    parts = [system.fingerprint, case.label, case.image, asdict(case.annotated), *crop]
+    parts = [system.preparation, case.label, case.image, asdict(case.annotated)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
