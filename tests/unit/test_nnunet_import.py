@@ -298,3 +298,9 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "plans.json").write_text("[")
     with pytest.raises(UserError, match=r"plans.json cannot be read"):
         import_nnunet(folder, RADIOGRAPH, 3)
+
+
+def test_a_system_whose_grid_counts_from_the_first_voxel_is_refused(tmp_path: Path) -> None:
+    system = DIXON.model_copy(update={"resampling": "from_first_voxel"})
+    with pytest.raises(UserError, match="resampling: the model has edge_to_edge, the system needs from_first_voxel"):
+        import_nnunet(Folder(DIXON).write(tmp_path / "model"), system, 0)

@@ -2,8 +2,9 @@
 
 nnU-Net holds volumes as (z, y, x), reordered by the plans' ``transpose_forward``; ours are (x, y, z), so that every
 kernel is transposed. What fits then computes the same scores from the same voxels. What comes before remains our own
-pre-processing: linear resampling, and a z-score over the foreground where nnU-Net takes the whole crop (the network's
-first instance norm makes up for both scale and offset, but for the outermost voxels).
+pre-processing: linear resampling, over the scan from edge to edge as there, and a z-score over the foreground where
+nnU-Net takes the whole crop (the network's first instance norm makes up for both scale and offset, but for the
+outermost voxels).
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def _check_images(model: NnunetModel, system: System, orientation: str | None) -
     for theirs, ours in zip(spacing, wanted, strict=True):
         if ours is None or abs(theirs / ours - 1) > _SPACING_TOLERANCE_FRACTION:
             raise Unfit.differing("spacing (x, y, z) in mm", spacing, wanted)
+    require("resampling", "edge_to_edge", system.resampling)
     _input_scale(model, system)
     said = "RAS" if str(model.plans.get("image_reader_writer")).endswith(_REORIENTING) else orientation
     if said:
