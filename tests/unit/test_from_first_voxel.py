@@ -14,9 +14,11 @@ from test_preprocess import AFFINES, body_in_air, make_system
 from torch import nn
 
 from msklabel.choose.summary import Slices
+from msklabel.errors import UserError
 from msklabel.imaging import Scan
 from msklabel.learn.cases import Case, prepare_case
 from msklabel.learn.prepared_cache import read_prepared, write_prepared
+from msklabel.learn.versions import Versions
 from msklabel.pipeline.preprocess import Preprocess
 from msklabel.pipeline.resample import AxisMap, axis_maps, nearest_index
 from msklabel.predict.engine import Engine
@@ -159,9 +161,13 @@ def test_a_prepared_scan_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_prepared(tmp_path / "case.safetensors", None).prepared.grid == case.prepared.grid
 
 
-def test_weights_of_the_one_grid_are_not_those_of_the_other() -> None:
-    assert make().fingerprint != make_system().fingerprint
+def test_weights_of_the_one_grid_are_not_those_of_the_other(tmp_path: Path) -> None:
     assert make_system(resampling="edge_to_edge").fingerprint == make_system().fingerprint
+    versions = Versions(tmp_path)
+    trained = versions.add(make_system(), [{"way": torch.zeros(1)}], {})
+    assert len(versions.weights(make_system(), trained.name)) == 1
+    with pytest.raises(UserError, match="such as its grid or its labels, was changed in its configuration since"):
+        versions.weights(make(), trained.name)
 
 
 def test_going_there_and_back_is_the_same_map() -> None:

@@ -261,9 +261,11 @@ def read_weights(file: Path, system: System) -> Weights:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file.name}: the weights cannot be read: {error}") from error
     if facts.get("fingerprint") != system.fingerprint:
-        theirs = facts.get("profile")
-        other_profile = facts.get("system") == system.name and theirs and theirs != system.profile
-        remedy = f"; give --profile {theirs} (a server: --conf profile {theirs})" if other_profile else ""
+        theirs, remedy = facts.get("profile"), ""
+        if facts.get("system") == system.name and theirs == system.profile:
+            remedy = "; what weights depend on, such as its grid or its labels, was changed in its configuration since"
+        elif facts.get("system") == system.name and theirs:
+            remedy = f"; give --profile {theirs} (a server: --conf profile {theirs})"
         raise UserError(
             f"these weights are of {facts.get('system', 'an unknown system')} (profile {facts.get('profile', '?')}, "
             f"fingerprint {facts.get('fingerprint', 'none')}), not of {system.name} (profile {system.profile}, "
