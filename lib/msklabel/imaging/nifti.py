@@ -1,6 +1,7 @@
-"""Tell whether a NIfTI file is whole, and all numbers in it are.
+"""Tell whether a NIfTI file is whole, all numbers in it are, and why ITK does not read it.
 
-ITK reads a file that is cut off as if the missing voxels were zeros, and what is no finite number as zero.
+ITK reads a file that is cut off as if the missing voxels were zeros, and what is no finite number as zero. It does
+not know NIfTI-2.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from msklabel.imaging.scan import ImageError
 
 _HEADER_BYTES = 348
+_NIFTI_2 = (struct.pack("<i", 540), struct.pack(">i", 540))  # what such a file begins with: the size of its header
+_GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 2**22
 _FLOATS = {16: "f4", 32: "f4", 64: "f8", 1792: "f8"}  # and pairs of them, by the header's code of the data type
 
@@ -28,7 +31,7 @@ def require_whole(path: Path) -> None:
     several gzip members) is the whole file decompressed and its checksum verified.
     """
     try:
-        if path.name.lower().endswith(".gz"):
+        if _is_compressed(path):
             with gzip.open(path) as stream:
                 expected = _expected_bytes(stream.read(_HEADER_BYTES))
             whole = _noted_bytes(path) == expected % 2**32 or _decompressed_bytes(path) >= expected
@@ -44,7 +47,7 @@ def require_whole(path: Path) -> None:
 
 def require_finite(path: Path) -> None:
     """Raise ImageError if a whole ``.nii`` or ``.nii.gz`` file holds NaN or infinity; integers are not looked at."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as opened:
+    with gzip.open(path) if _is_compressed(path) else path.open("rb") as opened:
         stream = cast(BinaryIO, opened)
         header = stream.read(_HEADER_BYTES)
         order = _order(header)
@@ -57,6 +60,27 @@ def require_finite(path: Path) -> None:
             values = np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)
             if not np.isfinite(values).all():
                 raise ImageError(f"{path.name}: some voxels are not finite numbers")
+
+
+def why_unread(path: Path) -> str:
+    """What a ``.nii`` or ``.nii.gz`` file that ITK does not read is, and what to do; empty if that is unknown."""
+    try:
+        compressed = _is_compressed(path)
+        if compressed and not path.name.lower().endswith(".gz"):
+            return "is compressed, so that its name must end in .nii.gz"
+        with gzip.open(path) if compressed else path.open("rb") as stream:
+            start = stream.read(4)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    if start not in _NIFTI_2:
+        return ""
+    return "is NIfTI-2, which is not read here, nor by 3D Slicer; save it as NIfTI-1 or NRRD"
+
+
+def _is_compressed(path: Path) -> bool:
+    """By what is in it, as ITK has it: a ``.nii.gz`` file need not be."""
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP
 
 
 def _order(header: bytes) -> str:

@@ -19,7 +19,7 @@ from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.geometry import spacing_mm as spacing_mm_of
 from msklabel.imaging.multiframe import stack_affine
 from msklabel.imaging.names import SUFFIXES
-from msklabel.imaging.nifti import require_finite, require_whole
+from msklabel.imaging.nifti import require_finite, require_whole, why_unread
 from msklabel.imaging.pixel_data import check_pixel_data, lossy_sentence
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
 from msklabel.imaging.scan import ImageError, LabelMap, Scan
@@ -34,6 +34,7 @@ _FACTS = {
 }
 _THICKNESS = "0018|0050"
 _NIFTI_CODES = ("qform_code", "sform_code")
+_NIFTI = (".nii", ".nii.gz")
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
 _SMALLEST_VOXEL_MM = 0.01
@@ -150,7 +151,7 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
                     image.SetMetaData(tag, reader.GetMetaData(0, tag))
             return image
         _require_room(path)
-        if path.name.lower().endswith((".nii", ".nii.gz")):
+        if path.name.lower().endswith(_NIFTI):
             require_whole(path)
             require_finite(path)
         with _alone(path) as file:
@@ -161,7 +162,9 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
                 f"{path.name}: its axes are not at right angles, as after a tilted gantry; resample it to a "
                 "rectangular grid first"
             ) from error
-        raise ImageError(f"{path.name}: cannot be read as an image; it may be damaged or of another kind") from error
+        why = why_unread(path) if path.name.lower().endswith(_NIFTI) else ""
+        why = why or "cannot be read as an image; it may be damaged or of another kind"
+        raise ImageError(f"{path.name}: {why}") from error
 
 
 @contextmanager

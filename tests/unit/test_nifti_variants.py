@@ -1,0 +1,45 @@
+"""NIfTI files of a kind that is rare, or that are not what their names say."""
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msklabel.imaging import ImageError
+from msklabel.imaging.read import read_labels, read_scan
+
+VOXELS = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
+AFFINE = np.array([[-1.5, 0, 0, 10], [0, 1.5, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1]])
+
+
+def nifti_1() -> bytes:
+    return bytes(nib.Nifti1Image(VOXELS, AFFINE).to_bytes())
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_2_is_refused_by_name(tmp_path: Path, suffix: str, order: str) -> None:
+    data = nib.Nifti2Image(VOXELS, AFFINE, nib.Nifti2Header(endianness=order)).to_bytes()
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    for reader in (read_scan, read_labels):
+        with pytest.raises(ImageError, match=f"a{suffix}: is NIfTI-2, .* save it as NIfTI-1"):
+            reader(file)
+
+
+def test_a_compressed_file_whose_name_does_not_say_so_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(gzip.compress(nifti_1()))
+    with pytest.raises(ImageError, match=r"a\.nii: is compressed, so that its name must end in \.nii\.gz"):
+        read_scan(tmp_path / "a.nii")
+
+
+def test_a_file_that_is_not_compressed_is_read_though_its_name_says_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(nifti_1())
+    scan = read_scan(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(scan.array[0], VOXELS)
+    np.testing.assert_allclose(scan.affine, AFFINE)
+    (tmp_path / "half.nii.gz").write_bytes(nifti_1()[:-9])
+    with pytest.raises(ImageError, match="the file is cut off"):
+        read_scan(tmp_path / "half.nii.gz")
