@@ -43,3 +43,19 @@ def test_a_file_that_is_not_compressed_is_read_though_its_name_says_it_was(tmp_p
     (tmp_path / "half.nii.gz").write_bytes(nifti_1()[:-9])
     with pytest.raises(ImageError, match="the file is cut off"):
         read_scan(tmp_path / "half.nii.gz")
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf])
+def test_a_damaged_place_of_the_voxels_is_refused_in_one_sentence(tmp_path: Path, offset: float) -> None:
+    data = bytearray(nifti_1())
+    data[108:112] = np.float32(offset).tobytes()
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(ImageError, match=r"a\.nii: cannot be read as an image; the file is damaged or cut off"):
+        read_scan(tmp_path / "a.nii")
+
+
+def test_a_header_without_voxels_is_not_read_as_voxels(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(VOXELS, AFFINE), tmp_path / "a.hdr")
+    (tmp_path / "a.hdr").rename(tmp_path / "a.nii")
+    with pytest.raises(ImageError, match=r"a\.nii: cannot be read as an image; the file is cut off"):
+        read_scan(tmp_path / "a.nii")

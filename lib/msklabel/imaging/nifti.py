@@ -39,7 +39,7 @@ def require_whole(path: Path) -> None:
             with path.open("rb") as stream:
                 expected = _expected_bytes(stream.read(_HEADER_BYTES))
             whole = path.stat().st_size >= expected
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error, ValueError, OverflowError) as error:
         raise ImageError(f"{path.name}: cannot be read as an image; the file is damaged or cut off") from error
     if not whole:
         raise ImageError(f"{path.name}: cannot be read as an image; the file is cut off")
@@ -88,7 +88,8 @@ def _order(header: bytes) -> str:
 
 
 def _offset(header: bytes) -> int:
-    return int(struct.unpack(_order(header) + "f", header[108:112])[0])
+    """Where the voxels begin; as ITK has it, never within the header."""
+    return max(int(struct.unpack(_order(header) + "f", header[108:112])[0]), _HEADER_BYTES)
 
 
 def _expected_bytes(header: bytes) -> int:
