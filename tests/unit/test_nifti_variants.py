@@ -59,3 +59,10 @@ def test_a_header_without_voxels_is_not_read_as_voxels(tmp_path: Path) -> None:
     (tmp_path / "a.hdr").rename(tmp_path / "a.nii")
     with pytest.raises(ImageError, match=r"a\.nii: cannot be read as an image; the file is cut off"):
         read_scan(tmp_path / "a.nii")
+
+
+def test_complex_voxels_are_refused_in_scans_and_in_labels(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(VOXELS.astype(np.complex64), AFFINE), tmp_path / "a.nii.gz")
+    for reader in (read_scan, read_labels):
+        with pytest.raises(ImageError, match=r"a\.nii\.gz: its voxels are complex numbers; save their magnitude"):
+            reader(tmp_path / "a.nii.gz")

@@ -56,8 +56,8 @@ def read_scan(path: str | Path, spacing_mm: Sequence[float] | None = None) -> Sc
 
     Raises:
         ImageError: If it is no image, damaged, compressed in a way that cannot be read, not a regular volume, larger
-            than any scanner, of voxels smaller than 0.01 mm, its values are not all finite, or it is a radiograph and
-            nothing says how large its pixels are.
+            than any scanner, of voxels smaller than 0.01 mm, its values are not all finite and real, or it is a
+            radiograph and nothing says how large its pixels are.
     """
     path = Path(path)
     files = _files(path)
@@ -195,6 +195,8 @@ def _unpack(image: sitk.Image, path: Path) -> tuple[np.ndarray, np.ndarray]:
         image = sitk.JoinSeries(image)
     components = image.GetNumberOfComponentsPerPixel()
     array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "c":
+        raise ImageError(f"{path.name}: its voxels are complex numbers; save their magnitude")
     if image.GetDimension() == 4 and components == 1:
         array = array.transpose(0, 3, 2, 1)
     elif image.GetDimension() == 3:
