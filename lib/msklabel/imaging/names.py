@@ -35,3 +35,11 @@ def without_suffix(name: str) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def plain_name(name: str) -> str:
+    """File name with its image suffix in small letters, by which ITK and viewers know the format; ``a.MHA`` gives
+    ``a.mha``.
+    """
+    stem = without_suffix(name)
+    return stem + name[len(stem) :].lower()

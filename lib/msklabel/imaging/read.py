@@ -18,7 +18,7 @@ from msklabel.imaging.dicom import series_files
 from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.geometry import spacing_mm as spacing_mm_of
 from msklabel.imaging.multiframe import stack_affine
-from msklabel.imaging.names import SUFFIXES
+from msklabel.imaging.names import SUFFIXES, plain_name
 from msklabel.imaging.nifti import require_finite, require_whole, why_unread
 from msklabel.imaging.pixel_data import check_pixel_data, lossy_sentence
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
@@ -35,6 +35,7 @@ _FACTS = {
 _THICKNESS = "0018|0050"
 _NIFTI_CODES = ("qform_code", "sform_code")
 _NIFTI = (".nii", ".nii.gz")
+_META = (".mha", ".mhd")
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
 _SMALLEST_VOXEL_MM = 0.01
@@ -140,22 +141,26 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
     """
     try:
         if path.is_dir():
-            reader = sitk.ImageSeriesReader()
-            reader.SetFileNames([str(file) for file in files])
-            reader.MetaDataDictionaryArrayUpdateOn()
+            series = sitk.ImageSeriesReader()
+            series.SetFileNames([str(file) for file in files])
+            series.MetaDataDictionaryArrayUpdateOn()
             if unevenly_scaled:
-                reader.SetOutputPixelType(sitk.sitkFloat32)
-            image = reader.Execute()
+                series.SetOutputPixelType(sitk.sitkFloat32)
+            image = series.Execute()
             for tag in (*_FACTS, _THICKNESS):
-                if reader.HasMetaDataKey(0, tag):
-                    image.SetMetaData(tag, reader.GetMetaData(0, tag))
+                if series.HasMetaDataKey(0, tag):
+                    image.SetMetaData(tag, series.GetMetaData(0, tag))
             return image
-        _require_room(path)
-        if path.name.lower().endswith(_NIFTI):
-            require_whole(path)
-            require_finite(path)
         with _alone(path) as file:
-            return sitk.ReadImage(str(file))
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(file))
+            if path.name != plain_name(path.name) and path.name.lower().endswith(_META):
+                reader.SetImageIO("MetaImageIO")  # no link: a header may name a file beside it
+            _require_room(reader, path.name)
+            if path.name.lower().endswith(_NIFTI):
+                require_whole(path)
+                require_finite(path)
+            return reader.Execute()
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise ImageError(
@@ -169,24 +174,26 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
 
 @contextmanager
 def _alone(path: Path) -> Iterator[Path]:
-    """The file, by a link elsewhere where ``a.nii`` lies beside ``a.nii.gz``: ITK takes the voxels of the former."""
-    if not (path.name.lower().endswith(".nii.gz") and path.with_name(path.name[: -len(".gz")]).exists()):
+    """The file, or of NIfTI a link elsewhere: where ``a.nii`` lies beside ``a.nii.gz``, as ITK takes the voxels of the
+    former, and where the suffix has capital letters, of which it does not take all.
+    """
+    name = plain_name(path.name)
+    beside = name.endswith(".nii.gz") and path.with_name(path.name[: -len(".gz")]).exists()
+    if not name.endswith(_NIFTI) or (name == path.name and not beside):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="msklabel-") as folder:
-        link = Path(folder) / path.name
+        link = Path(folder) / name
         link.symlink_to(path.resolve())
         yield link
 
 
-def _require_room(path: Path) -> None:
+def _require_room(reader: sitk.ImageFileReader, name: str) -> None:
     """Refuse, before any of it is in memory, what a small compressed file may hold."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     reader.ReadImageInformation()
     voxels = prod(reader.GetSize()) * reader.GetNumberOfComponents()
     if voxels > _MOST_VOXELS:
-        raise ImageError(f"{path.name}: has {voxels:.3g} voxels, more than any scan; the most is {_MOST_VOXELS:.3g}")
+        raise ImageError(f"{name}: has {voxels:.3g} voxels, more than any scan; the most is {_MOST_VOXELS:.3g}")
 
 
 def _unpack(image: sitk.Image, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 
 from msklabel.errors import Conflict, UserError
-from msklabel.imaging.names import without_suffix
+from msklabel.imaging.names import plain_name, without_suffix
 from msklabel.imaging.scan import ImageError
 from msklabel.store.archive import Archives, write_archive
 from msklabel.store.core import Store, TrainingPair
@@ -317,8 +317,8 @@ def _suffix(image: Image) -> str:
 
 
 def _image_info(image: Image) -> dict[str, Any]:
-    """What is noted, with ``name`` and ``ts`` as MONAI Label has them."""
-    return {**image.info, "name": _name(image), "ts": int(image.created.timestamp())}
+    """What is noted, with ``ts`` and ``name`` (under which 3D Slicer opens a download) as MONAI Label has them."""
+    return {**image.info, "name": plain_name(_name(image)), "ts": int(image.created.timestamp())}
 
 
 def _name(image: Image) -> str:

@@ -17,6 +17,7 @@ from starlette.background import BackgroundTask
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.channels import read_channels
+from msklabel.imaging.names import plain_name
 from msklabel.imaging.write_scan import write_channel
 from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author, holder_of, renew_lease
 from msklabel.serve.forms import multipart
@@ -93,7 +94,7 @@ def get_image(request: Request, ctx: Ctx, user: AsUser, image: str) -> Response:
         return FileResponse(file, media_type="application/octet-stream", filename=file.name, background=task)
     if not path.is_file():
         raise NotFound(f"the file of image {image!r} is not there at present")
-    return FileResponse(path, media_type=get_mime_type(str(path)), filename=path.name)
+    return FileResponse(path, media_type=get_mime_type(str(path)), filename=plain_name(path.name))
 
 
 @router.get("/image/info", summary="What is noted about an image")

@@ -13,6 +13,7 @@ from monailabel.utils.others.generic import get_mime_type
 from monailabel.utils.sessions import SessionInfo, Sessions
 
 from msklabel.errors import UserError
+from msklabel.imaging.names import plain_name
 from msklabel.imaging.read import read_scan
 from msklabel.serve.context import AsUser, Context, Ctx, holder_of, renew_lease
 from msklabel.serve.forms import multipart
@@ -46,7 +47,7 @@ def get_session(
     path = Path(session.image)
     if path.is_dir():
         raise UserError(f"session {session_id} holds the files of a series, which are not sent back")
-    return FileResponse(path, media_type=get_mime_type(str(path)), filename=path.name)
+    return FileResponse(path, media_type=get_mime_type(str(path)), filename=plain_name(path.name))
 
 
 @router.delete("/{session_id}", summary="Remove a session")
