@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+DETACHED_SUFFIXES = (".mhd", ".nhdr")  # of headers whose voxels are in a second file
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")  # radiographs, only read
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from msklabel.errors import UserError
-from msklabel.imaging.names import is_image, without_suffix
+from msklabel.imaging.names import DETACHED_SUFFIXES, is_image, without_suffix
 from msklabel.store.headers import check_self_contained
-
-_DETACHED = (".mhd", ".nhdr")
 
 
 def checked_file(file: Path) -> Path:
@@ -18,7 +16,7 @@ def checked_file(file: Path) -> Path:
         UserError: If not.
     """
     suffix = file.name[len(without_suffix(file.name)) :].lower()
-    if not is_image(file) or suffix in _DETACHED:
+    if not is_image(file) or suffix in DETACHED_SUFFIXES:
         raise UserError(f"{file.name}: expected a NIfTI, NRRD, MetaImage or DICOM file (.nii.gz, .nrrd, .mha, .dcm)")
     check_self_contained(file)
     return file
@@ -31,7 +29,7 @@ def checked_series(folder: Path) -> Path:
         UserError: If one does.
     """
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in _DETACHED:
+        if file.suffix.lower() in DETACHED_SUFFIXES:
             raise UserError(f"{file.name}: send one file that holds all (.nii.gz, .nrrd, .mha), or a DICOM series")
         check_self_contained(file)
     return folder

@@ -19,7 +19,7 @@ from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.imaging import same_grid, spacing_mm
 from msklabel.imaging.channels import CHANNELS_FACT, read_channels
 from msklabel.imaging.geometry import Affine
-from msklabel.imaging.names import is_image, with_notes, without_suffix
+from msklabel.imaging.names import DETACHED_SUFFIXES, is_image, with_notes, without_suffix
 from msklabel.imaging.read import read_scan
 from msklabel.imaging.scan import DOUBTS, ImageError
 from msklabel.store.database import Database
@@ -35,7 +35,6 @@ from msklabel.store.source import Source, contents_of
 logger = logging.getLogger(__name__)
 UNREADABLE = "unreadable"  # noted about an image: why it cannot be read, as long as its file does not change
 CHANNELS = "channels"  # likewise: the names of its channels, or how many it has; one alone only where that matters
-_DETACHED = (".mhd", ".nhdr")  # their voxels are in a second file
 _CHANGES = "image_changes"  # the setting that counts how often images came or went
 _GLANCE_S = 3.0  # a look for new images happens at most this often
 _CHANGED_BETWEEN = select(
@@ -264,7 +263,7 @@ class Images:
         target = self._studies / target_file
         if not is_image_id(image_id) or any(target.is_relative_to(folder) for folder in self._skip):
             raise UserError(f"image id {str(image_id)[:200]!r}: expected a relative path, such as siteA/scan1")
-        if not is_image(Path(file.name)) or suffix in _DETACHED or (suffix == ".dcm" and "/" in image_id):
+        if not is_image(Path(file.name)) or suffix in DETACHED_SUFFIXES or (suffix == ".dcm" and "/" in image_id):
             raise UserError(f"{file.name}: expected one NIfTI, NRRD or MetaImage file (.nii.gz, .nii, .nrrd, .mha)")
         if others := [p.name for p in parts(self._studies, target_file, self._channels) if p != target]:
             raise Conflict(f"{target.name} and {others[0]} are channels of one image; upload one file of all channels")

@@ -17,7 +17,8 @@ from starlette.background import BackgroundTask
 
 from msklabel.errors import NotFound, UserError
 from msklabel.imaging.channels import read_channels
-from msklabel.imaging.names import plain_name
+from msklabel.imaging.names import DETACHED_SUFFIXES, plain_name, without_suffix
+from msklabel.imaging.read import read_scan
 from msklabel.imaging.write_scan import write_channel
 from msklabel.serve.context import AsAdmin, AsAnnotator, AsUser, Ctx, author, holder_of, renew_lease
 from msklabel.serve.forms import multipart
@@ -78,16 +79,16 @@ def check_image(ctx: Ctx, user: AsUser, image: str, check_sum: str | None = None
     return {}
 
 
-@router.get("/image", summary="Download an image; a DICOM series comes as one NRRD file")
+@router.get("/image", summary="Download an image; a DICOM series, or a header with its voxels, comes as one NRRD file")
 def get_image(request: Request, ctx: Ctx, user: AsUser, image: str) -> Response:
     path = Path(ctx.store.get_image_uri(image))
     renew_lease(ctx, holder_of(request, ctx, user), image)
-    if path.is_dir():
+    if path.is_dir() or path.name.lower().endswith(DETACHED_SUFFIXES):
         folder = tempfile.mkdtemp(prefix="series-")
         task = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        file = Path(folder) / f"{path.name}.nrrd"  # viewers open one file, not an archive of many
+        file = Path(folder) / f"{without_suffix(path.name)}.nrrd"  # viewers open one file, not an archive of many
         try:
-            write_channel(file, read_channels(path))
+            write_channel(file, read_channels(path) if path.is_dir() else read_scan(path))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
