@@ -258,3 +258,15 @@ def test_real_computed_radiograph() -> None:
     image = scan.array[0, :, :, 0].astype(float)
     bone, air = image[820:960, 800:920].mean(), image[300:700, 1700:2000].mean()  # the femoral head; beside the thigh
     assert bone > air + 300
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG"])
+def test_several_radiographs_in_one_series_are_refused_as_what_they_are(tmp_path: Path, modality: str) -> None:
+    (tmp_path / "hips").mkdir()
+    for name in ("left.dcm", "right.dcm"):
+        write_cr(tmp_path / "hips" / name, Modality=modality)
+    sentence = "hips: 2 radiographs in one series, .* store each as a series of its own, or as a file in a folder"
+    with pytest.raises(ImageError, match=sentence):
+        read_scan(tmp_path / "hips")
+    (tmp_path / "hips" / "right.dcm").unlink()
+    assert read_scan(tmp_path / "hips").shape == (7, 5, 1)

@@ -13,11 +13,18 @@ from msklabel.imaging.scan import ImageError
 UNICODE = "ISO_IR 192"
 """Specific Character Set of what is written here: UTF-8 (PS3.3 C.12.1.1.2), for highdicom leaves it out."""
 _TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "NumberOfFrames"]
-_TAGS += ["PixelSpacing"]
+_TAGS += ["PixelSpacing", "SOPClassUID", "Modality"]
+_RADIOGRAPH_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")
+_RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")  # RG: a film that was scanned
 _ANGLE_TOLERANCE = 1e-3  # of a direction cosine
 GAP_TOLERANCE_FRACTION = 0.02
 """By which the step from one slice to the next may differ from others, and from the normal."""
 _SIZE_TOLERANCE_FRACTION = 1e-3  # of a pixel; 512 of them are then half a pixel off
+
+
+def is_projection(header: pydicom.Dataset) -> bool:
+    """Whether SOP Class UID or Modality say that an image is a radiograph, which is no slice of anything."""
+    return header.get("SOPClassUID") in _RADIOGRAPH_CLASSES or header.get("Modality") in _RADIOGRAPH_MODALITIES
 
 
 def series_files(folder: Path, uid: str | None = None) -> list[str]:
@@ -28,8 +35,8 @@ def series_files(folder: Path, uid: str | None = None) -> list[str]:
         uid: Series Instance UID; where there are several series in the folder, this one counts.
 
     Raises:
-        ImageError: If there is no series, more than one, a slice is missing, doubled, tilted or of another size, or has
-            pixels of another.
+        ImageError: If there is no series, more than one, one of several radiographs, a slice is missing, doubled,
+            tilted or of another size, or has pixels of another.
     """
     headers = {path: header for path in sorted(folder.iterdir()) if (header := _header(path)) is not None}
     if chosen := {path: header for path, header in headers.items() if header.SeriesInstanceUID == uid}:
@@ -56,6 +63,11 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 def _ordered(name: str, headers: dict[Path, pydicom.Dataset]) -> list[Path]:
     slices = list(headers.values())
+    if any(is_projection(s) for s in slices):
+        raise ImageError(
+            f"{name}: {len(slices)} radiographs in one series, of which only a single one is read; store each as a "
+            "series of its own, or as a file in a folder of its own"
+        )
     if any(int(s.get("NumberOfFrames") or 1) > 1 for s in slices):
         raise ImageError(f"{name}: {len(slices)} images of several frames in one series; only a single one is read")
     if any("ImagePositionPatient" not in s or "ImageOrientationPatient" not in s for s in slices):

@@ -26,13 +26,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
+from msklabel.imaging.dicom import is_projection
 from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.names import PICTURE_SUFFIXES, SUFFIXES, notes_of
 from msklabel.imaging.pixel_data import losses, lossy_sentence, require_readable, require_whole
 from msklabel.imaging.scan import ImageError, Scan
 
-_SOP_CLASSES = ("1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1.1")  # CR, DX
-_MODALITIES = ("CR", "DX", "RG")  # RG: a film that was scanned
 _FACTS = {
     "modality": "Modality",
     "patient": "PatientID",
@@ -58,7 +57,7 @@ def is_radiograph(path: Path) -> bool:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID", "Modality"])
     except Exception:  # whatever pydicom meets in a file that is not DICOM; ITK then says that it cannot be read
         return False
-    return header.get("SOPClassUID") in _SOP_CLASSES or header.get("Modality") in _MODALITIES
+    return is_projection(header)
 
 
 def read_radiograph(path: Path, spacing_mm: Sequence[float] | None = None) -> Scan:
