@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import socket
 import time
@@ -16,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from live import DRAFT, SYSTEM, Site, wait_for, write_label
+from PIL import Image
 
 IMAGE = "hip_0"
 TRAVERSALS = (
@@ -55,6 +57,13 @@ def flipped(site: Site) -> bytes:
 
 def finer(site: Site) -> bytes:
     return label_of(site.phantoms[IMAGE].labels, site.phantoms[IMAGE].affine @ np.diag([0.5, 0.5, 0.5, 1]))
+
+
+def picture() -> bytes:
+    """A grey PNG file that does not say how large its pixels are."""
+    with io.BytesIO() as file:
+        Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(file, "PNG")
+        return file.getvalue()
 
 
 @dataclass
@@ -105,6 +114,7 @@ JSON = {"Content-Type": "application/json"}
 INFO = f"/datastore/image/info?image={IMAGE}"
 HUGE = 10**24
 GARBAGE = b"this is no image" * 100
+NIFTI_2 = bytes(nib.Nifti2Image(np.ones((4, 3, 2), np.int16), np.eye(4)).to_bytes())
 
 CASES = [
     # labels
@@ -141,6 +151,11 @@ CASES = [
     upload("image is garbage", "/datastore/?image=new", "file", "x.nii.gz", GARBAGE, "x.nii.gz"),
     upload("image is a text", "/datastore/image?image=new", "file", "x.txt", GARBAGE, "NIfTI"),
     upload("image names another file", "/datastore/?image=new", "file", "x.nrrd", DETACHED, "another file"),
+    upload("image is NIfTI-2", "/datastore/?image=new", "file", "x.nii", NIFTI_2, "is NIfTI-2"),
+    *(
+        upload(f"no scale, {path}", path, name, "x.png", picture(), "put both into the studies folder")
+        for path, name in (("/datastore/?image=new", "file"), ("/session/", "files"), (f"/infer/{DRAFT}", "file"))
+    ),
     upload("image is too large", "/datastore/?image=new", "file", "x.nii", b"0" * (9 << 20), "MiB", status=413),
     *[
         Bad(f"download {image}", "GET", f"/datastore/image?image={image}", 404, "no image")

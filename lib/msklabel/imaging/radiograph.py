@@ -97,7 +97,8 @@ def read_radiograph(path: Path, spacing_mm: Sequence[float] | None = None) -> Sc
     if own is None:
         raise ImageError(
             f'{path.name}: the file does not say how large its pixels are; write {{"spacing_mm": [0.15, 0.15]}}, with '
-            f"your distances between columns and between rows in mm, to a file {beside.name} beside it"
+            f"your distances between columns and between rows in mm, to a file {beside.name} beside it (to upload it, "
+            "put both into the studies folder instead, or send DICOM with Pixel Spacing)"
         )
     facts |= {key: str(noted[key]) for key in ("side", "patient") if noted.get(key)}
     if facts.get("side", "L") not in ("L", "R"):
