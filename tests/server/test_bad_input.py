@@ -113,6 +113,7 @@ DETACHED = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nencoding: raw\nd
 JSON = {"Content-Type": "application/json"}
 INFO = f"/datastore/image/info?image={IMAGE}"
 HUGE = 10**24
+MR = bytes(nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.eye(4)).to_bytes())
 GARBAGE = b"this is no image" * 100
 NIFTI_2 = bytes(nib.Nifti2Image(np.ones((4, 3, 2), np.int16), np.eye(4)).to_bytes())
 
@@ -203,6 +204,7 @@ CASES = [
         )
     ],
     upload("infer garbage", f"/infer/{DRAFT}", "file", "x.nii.gz", GARBAGE, "x.nii.gz"),
+    upload("draft of an MR scan", f"/infer/{DRAFT}", "file", "x.nii", MR, "hip_tissue_ct goes by Hounsfield units"),
     upload("infer a text", f"/infer/{DRAFT}", "file", "x.txt", GARBAGE, "x.txt"),
     upload("infer a header", f"/infer/{DRAFT}", "file", "x.nhdr", DETACHED, "x.nhdr"),
     upload("scribbles are a text", f"/infer/{DRAFT}?image={IMAGE}", "label", "x.py", GARBAGE, "x.py"),

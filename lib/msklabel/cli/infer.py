@@ -34,7 +34,7 @@ def infer(
     from msklabel.imaging.write import write_labels
     from msklabel.learn.versions import Versions
     from msklabel.predict.backends import BACKENDS
-    from msklabel.predict.classical import ClassicalSegmenter
+    from msklabel.predict.classical import ClassicalSegmenter, require_hounsfield
     from msklabel.predict.selection import AUTO, Selection
     from msklabel.predict.served import ServedModel
     from msklabel.predict.source import read_for
@@ -50,6 +50,7 @@ def infer(
         raise NotFound(f"there is no model {model!r}; models: {', '.join([*catalogue, *drafts])}")
     scan = read_for(system, image)
     if model in drafts:
+        require_hounsfield(system, scan)
         version, result = "training-free", ClassicalSegmenter(system)(scan)
     elif state is None:
         raise UserError("--state: needed for a trained model; the folder is <studies>/.msklabel unless you moved it")

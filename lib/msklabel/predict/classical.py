@@ -16,6 +16,8 @@ from msklabel.predict.engine import Segmentation
 from msklabel.predict.tissue_threshold import TISSUES, TissueThresholds, segment_tissues
 from msklabel.system import ConfigError, System
 
+_FAT_UPPER_HU = -30
+_LEAST_SHARE = 0.01  # of the voxels of a CT; 0.06 in the leanest cubes of 20 x 20 x 8 voxels inside a pelvis
 Method = Callable[[NDArray, tuple[float, float, float], Mapping[str, float]], NDArray[np.uint8]]
 
 
@@ -26,6 +28,24 @@ def _hip_tissues(hu: NDArray, spacing_mm: tuple[float, float, float], limits: Ma
 _METHODS: dict[str, tuple[Method, tuple[str, ...], tuple[str, ...]]] = {
     "tissue_threshold": (_hip_tissues, TISSUES, tuple(field.name for field in fields(TissueThresholds))),
 }
+
+
+def require_hounsfield(system: System, scan: Scan) -> None:
+    """Make sure that a scan whose file need not say what it is can be a CT: every CT shows fat and air.
+
+    Args:
+        system: For the sentence.
+        scan: Shape (C, X, Y, Z).
+
+    Raises:
+        UserError: If hardly any value is as low as those of fat and air in Hounsfield units.
+    """
+    share = float((scan.array < _FAT_UPPER_HU).mean())
+    if share < _LEAST_SHARE:
+        raise UserError(
+            f"{system.name} goes by Hounsfield units, which this scan's values are not: in a CT, fat and air are below "
+            f"{_FAT_UPPER_HU}, here {share:.1%} of the voxels are; is it MR?"
+        )
 
 
 class ClassicalSegmenter:
@@ -58,7 +78,7 @@ class ClassicalSegmenter:
         """Segment a scan of one channel in HU.
 
         Raises:
-            UserError: If the scan has several channels, or nothing but air.
+            UserError: If the scan has several channels.
         """
         if len(scan.array) != 1:
             raise UserError(f"{self.system.name} needs 1 channel (HU), the scan has {len(scan.array)}")

@@ -17,7 +17,7 @@ from msklabel.imaging.radiograph import viewer_affine
 from msklabel.imaging.scan import DOUBTS, LabelMap, Scan
 from msklabel.imaging.write import write_labels
 from msklabel.predict.ahead import Ahead, Question, new_result
-from msklabel.predict.classical import ClassicalSegmenter
+from msklabel.predict.classical import ClassicalSegmenter, require_hounsfield
 from msklabel.predict.engine import Segmentation
 from msklabel.predict.interpolate import ANY_SYSTEM, FIND_AXIS, Drawn, StoredLabel, fill, read_drawn
 from msklabel.predict.served import ServedModel
@@ -159,7 +159,8 @@ class ClassicalTask(SegmentationTask):
         self.segmenter = ClassicalSegmenter(system)
 
     def segment(self, scan: Scan) -> tuple[str | None, Segmentation]:
-        """Segment by thresholds."""
+        """Segment by thresholds; UserError for what is no CT."""
+        require_hounsfield(self.system, scan)
         return None, self.segmenter(scan)
 
 
