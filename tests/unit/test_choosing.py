@@ -217,6 +217,7 @@ def test_it_says_why(studies: Path) -> None:
     assert set(said["systems"]["toy"]["labels"]) == {"dense", "soft"}
     other = chooser.explain("s3", "uncertain", {})
     assert (other["rank"], other["open"]) == (None, False)
+    assert other["patient_has_labels"] and not said["patient_has_labels"], "that it is with somebody is no label"
     with pytest.raises(NotFound, match="strategies: auto"):
         chooser.explain("s1", "nope", {})
     with pytest.raises(NotFound, match="no image"):

@@ -157,7 +157,7 @@ class Chooser:
             "label": ranking.label,
             "reason": ranking.reason(here) if pool.open[here] else self._closed(pool, here),
             "site": pool.site_names[pool.site[here]],
-            "patient_has_labels": bool(pool.patients_taken[here]),
+            "patient_has_labels": self._labelled(pool, wanted, here),
             "systems": {name: self._said(pool, name, here) for name in pool.opinions},
         }
 
@@ -222,6 +222,11 @@ class Chooser:
                 "undescribed": int((fits & ~self.facts.described(name, pool)).sum()),
             }
         return report
+
+    def _labelled(self, pool: Pool, wanted: Wanted, here: int) -> bool:
+        """Whether a scan of its patient has a label that counts; one that is merely with somebody has none."""
+        labelled = places_of(pool, self.store.labels.finished(wanted.tag, wanted.labelled_for))
+        return bool((pool.patient[labelled] == pool.patient[here]).any())
 
     def _closed(self, pool: Pool, here: int) -> str:
         """Why a scan is not given to whoever asks."""
