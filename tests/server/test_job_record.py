@@ -46,3 +46,22 @@ def test_a_job_whose_server_was_killed_is_listed_as_lost(tmp_path: Path) -> None
         assert second.ask("GET", "/train/").json()["detail"] == "there was no train job yet"
     finally:
         second.stop()
+
+
+def test_a_job_of_a_killed_server_is_lost_and_one_of_another_that_lives_goes_on(tmp_path: Path) -> None:
+    first, other = start(tmp_path), start(tmp_path)
+    try:
+        runs = [site.ask("POST", f"/batch/infer/{DRAFT}?images=all").json()["id"] for site in (first, other)]
+        wait_for(lambda: {job["id"] for job in listed(first) if job["status"] != "SUBMITTED"} == set(runs))
+        first.process.kill()
+        first.process.join(60)
+        again = start(tmp_path)
+        try:
+            told = {job["id"]: job["status"] for job in listed(again)}
+            assert told[runs[0]] == "LOST"
+            assert told[runs[1]] in ("RUNNING", "DONE")
+            wait_for(lambda: {job["id"]: job["status"] for job in listed(again)}[runs[1]] == "DONE")
+        finally:
+            again.stop()
+    finally:
+        other.stop()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import psutil
@@ -179,18 +179,29 @@ def test_a_record_that_fails_stops_no_job(tmp_path: Path, runner: JobRunner) -> 
     recorded.close()
 
 
-def test_only_a_server_that_is_alone_may_call_jobs_lost(tmp_path: Path) -> None:
-    first, second, third = (Presence(tmp_path / "lock") for _ in range(3))
-    alone: list[str] = []
-    first.enter(lambda: alone.append("first"))
-    second.enter(lambda: alone.append("second"))
+def test_a_server_hears_which_others_ended_and_whether_it_is_alone(tmp_path: Path) -> None:
+    first, second, third, fourth, fifth = (Presence(tmp_path / "lock") for _ in range(5))
+    heard: list[tuple[set[str], bool]] = []
+
+    def arrive(ended: Collection[str], alone: bool) -> None:
+        heard.append((set(ended), alone))
+
+    def fail(ended: Collection[str], alone: bool) -> None:
+        raise OSError("the disk is full")
+
+    first.enter(arrive)
+    second.enter(arrive)
+    assert heard == [(set(), True), (set(), False)]
     first.leave()
-    third.enter(lambda: alone.append("third"))
-    for presence in (second, third):
+    with pytest.raises(OSError, match="full"):
+        third.enter(fail)
+    fourth.enter(arrive)
+    assert heard[2:] == [({first.server}, False)], "nobody has dealt with it"
+    for presence in (second, third, fourth):
         presence.leave()
-    first.enter(lambda: alone.append("first again"))
-    first.leave()
-    assert alone == ["first", "first again"]
+    fifth.enter(arrive)
+    fifth.leave()
+    assert heard[3:] == [({second.server, third.server, fourth.server}, True)]
 
 
 def test_nothing_to_stop(runner: JobRunner) -> None:

@@ -163,7 +163,7 @@ def test_what_cannot_be_backed_up_or_restored(studies: Path, data: MskDatastore)
         restore(other, state, silent)
     back_up(state, other, silent)
     server = Presence(state / PRESENCE)
-    server.enter(lambda: None)
+    server.enter(lambda ended, alone: None)
     with pytest.raises(Conflict, match="a server uses"):
         restore(other, state, silent)
     server.leave()

@@ -86,6 +86,17 @@ def test_what_was_kept_comes_back_row_by_row_and_goes_on(data: MskDatastore, url
     submit(in_a_file, 4)
 
 
+def test_a_job_that_ran_when_the_backup_was_made_is_lost(data: MskDatastore, url: str, cluster: Cluster) -> None:
+    submit(data, 1)
+    data.store.jobs.put("1", "train", {"model": "hip"}, "RUNNING", "epoch 2 of 5", "its server")
+    backup = data.store.studies.parent / "backup"
+    back_up(data.store.state, backup, silent, url)
+    store_samples.DATABASE = cluster.new_database()
+    restore(backup, data.store.state, silent, store_samples.DATABASE)
+    assert [job.status for job in store(data.store.studies).store.jobs.recent()] == ["LOST"]
+    assert [job.status for job in data.store.jobs.recent()] == ["RUNNING"]
+
+
 def test_a_backup_under_way_is_of_one_instant(data: MskDatastore, url: str) -> None:
     submit(data, 1)
 

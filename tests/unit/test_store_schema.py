@@ -159,4 +159,5 @@ def test_what_was_measured_of_other_numbers_of_slices_is_measured_anew(tmp_path:
     assert data.store.quantities.missing("final", 5) == []
     with sqlite3.connect(studies / ".msklabel" / "msklabel.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '0005'")
+        database.execute("ALTER TABLE job DROP COLUMN server")  # came later
     assert store(studies).store.quantities.missing("final", 5) == [version]

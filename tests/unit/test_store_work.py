@@ -170,13 +170,24 @@ def test_jobs_outlive_the_server(shared: Store) -> None:
     shared.jobs.put("1", "train", {"model": "hip"}, "RUNNING")
     [running] = [job for job in shared.jobs.recent() if job.id == "1"]
     shared.jobs.put("1", "train", {"model": "hip"}, "DONE", "epoch 5 of 5")
-    assert [job.id for job in shared.jobs.lose_running()] == ["2", "3"]
-    assert shared.jobs.lose_running() == []
+    assert [job.id for job in shared.jobs.lose_running((), alone=True)] == ["2", "3"]
+    assert shared.jobs.lose_running((), alone=True) == []
     told = {job.id: (job.status, job.detail) for job in shared.jobs.recent()}
     assert told == {"1": ("DONE", "epoch 5 of 5"), "2": ("LOST", "first line"), "3": ("LOST", None)}
     done = next(job for job in shared.jobs.recent("train") if job.id == "1")
     assert running.ended is None and done.ended is not None and done.ended >= done.started == running.started
     assert [job.request for job in shared.jobs.recent("scoring")] == [{}]
+
+
+def test_only_jobs_whose_server_is_no_more_are_lost(shared: Store, any_database: str | None) -> None:
+    for number, server in enumerate(("here", "gone", None, "gone", "elsewhere")):
+        shared.jobs.put(str(number), "train", {}, "DONE" if number == 3 else "RUNNING", server=server)
+    assert [job.id for job in shared.jobs.lose_running(["gone"], alone=False)] == ["1"]
+    shared.jobs.put("0", "train", {}, "RUNNING", "epoch 2 of 5", "here")
+    assert [job.status for job in shared.jobs.recent()] == ["RUNNING", "LOST", "RUNNING", "DONE", "RUNNING"]
+    in_a_file = ["0", "2", "4"]  # beside which nobody is; a PostgreSQL may have others, that use another folder
+    lost = shared.jobs.lose_running([], alone=True)
+    assert [job.id for job in lost] == (["2"] if any_database else in_a_file)
 
 
 def test_the_audit_trail_tells_who_did_what(shared: Store) -> None:

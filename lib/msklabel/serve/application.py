@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
 
     store: Any = app.datastore()
     light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
-    keep = store.store.jobs.put
+    presence = Presence(state / PRESENCE)
+    keep = partial(store.store.jobs.put, server=presence.server)
     jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
     segmentations = SegmentationExchange(store.store, app.pacs) if app.pacs else None
     at_once = _AT_ONCE_FROM_PACS if app.pacs else _AT_ONCE
@@ -86,6 +88,7 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
         web_sessions=WebSessions(settings.session_s, settings.session_at_most_s),
         grants=ImageGrants(settings.image_grant_s),
         inferences=inferences,
+        presence=presence,
         jobs=jobs,
         info=info,
         scratch=Scratch(state),
@@ -158,8 +161,7 @@ def _add_middleware(api: FastAPI, context: Context) -> None:
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     context: Context = api.state.context
-    presence = Presence(context.app.options.state / PRESENCE)
-    await run_in_threadpool(_arrive, presence, context)
+    await run_in_threadpool(_arrive, context)
     await run_in_threadpool(context.scratch.open)
     await run_in_threadpool(context.app.cleanup_sessions)
     if context.exchange:
@@ -188,20 +190,23 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         if context.proxy:
             await context.proxy.close()
         await run_in_threadpool(context.scratch.close)
-        presence.leave()
+        context.presence.leave()
 
 
-def _arrive(presence: Presence, context: Context) -> None:
-    """Be there; where no other server is, jobs that are said to run, and files of it, are of the one before."""
+def _arrive(context: Context) -> None:
+    """Be there; jobs that are said to run, of servers that ended, do not; files are theirs where no other is."""
+    store = context.store.store
 
-    def lose() -> None:
-        context.scratch.tidy()
-        for job in context.store.store.jobs.lose_running():
+    def arrive(ended: Collection[str], alone: bool) -> None:
+        if alone:
+            context.scratch.tidy()
+        for job in store.jobs.lose_running(ended, alone):
             logger.warning("%s job %s was lost: its server ended before it did", job.kind, job.id)
-        context.store.store.quantities.forget_failed()
+        if alone:
+            store.quantities.forget_failed()
 
     try:
-        presence.enter(lose)
+        context.presence.enter(arrive)
     except (OSError, UserError) as error:  # a damaged database, or a disk that is full
         logger.warning("jobs of an earlier server could not be looked at: %s", error)
 

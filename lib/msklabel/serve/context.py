@@ -26,6 +26,7 @@ from msklabel.serve.scratch import Scratch
 from msklabel.serve.settings import ServeSettings, is_loopback
 from msklabel.serve.users import User, Users
 from msklabel.serve.web_sessions import WebSessions
+from msklabel.store.presence import Presence
 from msklabel.store.segmentations import SegmentationExchange
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Context:
         web_sessions: Browsers that are signed in.
         grants: Scans that may be fetched without a token.
         inferences: Where inferences wait.
+        presence: That this server is there.
         jobs: Training, scoring, batch inference.
         info: What ``/info/`` answers.
         scratch: Where temporary files lie.
@@ -65,6 +67,7 @@ class Context:
     web_sessions: WebSessions
     grants: ImageGrants
     inferences: InferenceQueue[dict[str, Any]]
+    presence: Presence
     jobs: JobRunner
     info: InfoCache
     scratch: Scratch

@@ -22,6 +22,7 @@ from msklabel.durable import replace_text, sha256_of
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.store.database import Database, copy_database
 from msklabel.store.files import copy_whole, storage_full_told
+from msklabel.store.jobs import Jobs
 from msklabel.store.labels import SUFFIX
 from msklabel.store.presence import PRESENCE, alone
 from msklabel.store.schema import REVISIONS, LabelVersion, now
@@ -142,6 +143,7 @@ def _restore(source: Path, state: Path, coming: Path, progress: Progress, databa
     rows, target = Database(coming / DATABASE), Database(coming / DATABASE, database)
     with reached():
         rows.create()  # an older backup becomes one of today, here and not where it lies
+        Jobs(rows).lose_running((), alone=True)  # those that ran when it was made
         target.create()
         with target.engine.execution_options(writes=True).begin() as writing:
             fill(rows, writing)

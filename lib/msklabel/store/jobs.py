@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, select
+from sqlalchemy import ColumnElement, Index, select, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from msklabel.store.database import Database
@@ -28,6 +28,7 @@ class JobRow(Base):
         status: SUBMITTED, RUNNING, DONE, ERROR, STOPPED or LOST.
         detail: Its last line, such as why it failed.
         started: When it began to run; while it waits, when it was asked for.
+        server: Which server runs it, as :class:`msklabel.store.presence.Presence` calls it; None of before 0008.
     """
 
     __tablename__ = "job"
@@ -40,6 +41,7 @@ class JobRow(Base):
     detail: Mapped[str | None]
     started: Mapped[datetime] = mapped_column(default=now)
     ended: Mapped[datetime | None]
+    server: Mapped[str | None]
 
 
 class Jobs:
@@ -52,7 +54,15 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put(self, job_id: str, kind: str, request: Mapping[str, Any], status: str, detail: str | None = None) -> None:
+    def put(
+        self,
+        job_id: str,
+        kind: str,
+        request: Mapping[str, Any],
+        status: str,
+        detail: str | None = None,
+        server: str | None = None,
+    ) -> None:
         """Record the present state of a job.
 
         Args:
@@ -61,11 +71,12 @@ class Jobs:
             request: What was asked for.
             status: As in :class:`JobRow`.
             detail: Its last line.
+            server: Which server runs it.
         """
         with self._database.write() as session:
             row = session.get(JobRow, job_id)
             if row is None:
-                row = JobRow(id=job_id, kind=kind, request=plain(dict(request)), status=status, started=now())
+                row = JobRow(id=job_id, kind=kind, request=plain(dict(request)), started=now(), server=server)
                 session.add(row)
             elif row.status == "SUBMITTED" and status == "RUNNING":
                 row.started = now()
@@ -73,10 +84,20 @@ class Jobs:
             row.detail = detail[:_MOST_CHARACTERS] if detail else None
             row.ended = None if status in _OPEN else now()
 
-    def lose_running(self) -> list[JobRow]:
-        """Mark jobs that are still said to wait or to run as lost, where no server is there that could run them."""
+    def lose_running(self, ended: Collection[str], alone: bool) -> list[JobRow]:
+        """Mark jobs that are still said to wait or to run as lost, where their server is no more.
+
+        Args:
+            ended: Servers that are no more.
+            alone: Whether no server is at the state folder. Then those of nobody are lost, too, and all where the
+                database is a file, which lies in that folder; another one may be used from other folders.
+        """
+        lost: ColumnElement[bool] = JobRow.server.in_(ended)
+        if alone:
+            lost |= true() if self._database.is_sqlite else JobRow.server.is_(None)
+        query = select(JobRow).where(JobRow.status.in_(_OPEN), lost).order_by(JobRow.started)
         with self._database.write() as session:
-            rows = list(session.scalars(select(JobRow).where(JobRow.status.in_(_OPEN)).order_by(JobRow.started)))
+            rows = list(session.scalars(query))
             for row in rows:
                 row.status, row.ended = LOST, now()
         return rows

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """All versions of the schema, oldest first; each is a script in ``migrations/versions``."""
 ORIGINS = ("automatic", "corrected", "manual", "imported")
 STATES = ("submitted", "accepted", "rejected", "reopened")
