@@ -28,6 +28,7 @@ _KEYS = {
     "auto_train": "true or false: train by itself on new labels (true)",
     "train_after": "LABELS,MINUTES that it waits for; for one system SYSTEM=LABELS,MINUTES, joined by ; (10,60)",
     "cache_gb": "most disk for prepared scans (20)",
+    "job_days": "for how long jobs that have ended are listed, days; trainings always are (90)",
     "mlflow": "address or folder of an MLflow store, which records trainings (MLFLOW_TRACKING_URI)",
 }
 _OF_MONAI_LABEL = {"server_mode"}
@@ -86,6 +87,7 @@ class Options:
         auto_train: Whether the server trains by itself on new labels.
         train_after: How much it waits for, by system; ``""`` for all others.
         cache_bytes: Most disk for prepared scans.
+        job_days: For how long jobs that have ended are listed, days; trainings always are.
         mlflow: Where trainings are recorded beside TensorBoard's files; None for nowhere.
         pacs: Where the studies are, if they are on a DICOMweb server; ``studies`` then holds what was fetched.
         backend: What runs the networks when they predict.
@@ -102,6 +104,7 @@ class Options:
     auto_train: bool = True
     train_after: tuple[tuple[str, str], ...] = (("", "10,60"),)
     cache_bytes: int = 20 << 30
+    job_days: float = 90.0
     mlflow: str | None = None
     pacs: PacsOptions | None = None
     backend: str = "auto"
@@ -137,6 +140,7 @@ class Options:
             auto_train=_switch(conf.get("auto_train", "true"), "auto_train"),
             train_after=_train_after(conf.get("train_after", "")),
             cache_bytes=_gigabytes(conf.get("cache_gb", "20"), "cache_gb"),
+            job_days=_days(conf.get("job_days", "90"), "job_days"),
             backend=conf.get("backend") or "auto",
             mlflow=conf.get("mlflow") or os.environ.get("MLFLOW_TRACKING_URI") or None,
             pacs=pacs,
@@ -186,6 +190,12 @@ def _gigabytes(value: str, key: str) -> int:
     if not re.fullmatch(r"\d+(\.\d+)?", value):
         raise ConfigError(f"--conf {key}: {value!r}; a number of gigabytes, such as 20 or 0.5")
     return int(float(value) * 2**30)
+
+
+def _days(value: str, key: str) -> float:
+    if not re.fullmatch(r"\d{1,5}(\.\d+)?", value) or float(value) <= 0:
+        raise ConfigError(f"--conf {key}: {value!r}; a number of days above 0 and below 100000, such as 90")
+    return float(value)
 
 
 def _train_after(value: str) -> tuple[tuple[str, str], ...]:

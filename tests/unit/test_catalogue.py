@@ -105,6 +105,7 @@ def test_a_command_refuses_an_unknown_device_or_backend_also_where_it_has_no_eff
         ("/no/such/folder", {}, "no such folder"),
         ("http://pacs/dicom-web", {"dicomweb_password_file": "/no/such"}, "/no/such: cannot be read"),
         ("http://pacs/dicom-web", {"pacs_cache_gib": "many"}, "'many'; expected a number above 0"),
+        (".", {"job_days": "0"}, "--conf job_days: '0'; a number of days above 0"),
     ],
 )
 def test_options_name_what_is_wrong(studies: str, conf: dict[str, str], sentence: str) -> None:

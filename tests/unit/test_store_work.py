@@ -190,6 +190,21 @@ def test_only_jobs_whose_server_is_no_more_are_lost(shared: Store, any_database:
     assert [job.id for job in lost] == (["2"] if any_database else in_a_file)
 
 
+def test_old_jobs_are_forgotten_but_for_trainings_and_what_runs(shared: Store) -> None:
+    for number, kind in enumerate(("train", "quantities", "scoring", "quantities")):
+        shared.jobs.put(str(number), kind, {}, "RUNNING" if number == 3 else "DONE")
+    week = timedelta(days=7)
+    shared.jobs.put("4", "quantities", {}, "SUBMITTED", kept=week)
+    assert len(shared.jobs.recent()) == 5
+    with shared._database.write() as session:
+        session.execute(text("UPDATE job SET started = '2001-12-24 12:00:00' WHERE id <> '4'"))
+    shared.jobs.put("4", "quantities", {}, "DONE", kept=week)
+    assert len(shared.jobs.recent()) == 5, "only a new one takes their place"
+    shared.jobs.put("5", "quantities", {}, "SUBMITTED", kept=week)
+    shared.jobs.put("6", "train", {}, "SUBMITTED", kept=week)
+    assert {job.id for job in shared.jobs.recent()} == {"0", "2", "3", "4", "5", "6"}
+
+
 def test_the_audit_trail_tells_who_did_what(shared: Store) -> None:
     shared.note("publish", "ann", version="3")
     shared.note("rollback", None, version="2")

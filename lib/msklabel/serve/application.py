@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,8 @@ def create_app(app: MskLabelApp, settings: ServeSettings) -> FastAPI:
     store: Any = app.datastore()
     light = {KIND: replace(source, factory="msklabel.jobs.measuring:Measuring")}
     presence = Presence(state / PRESENCE)
-    keep = partial(store.store.jobs.put, server=presence.server)
+    kept = timedelta(days=app.options.job_days)
+    keep = partial(store.store.jobs.put, server=presence.server, kept=kept)
     jobs = JobRunner(source, state / "logs", settings.stop_grace_s, lambda job: info.forget(), keep, light)
     segmentations = SegmentationExchange(store.store, app.pacs) if app.pacs else None
     at_once = _AT_ONCE_FROM_PACS if app.pacs else _AT_ONCE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Index, select, true
+from sqlalchemy import ColumnElement, Index, delete, select, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from msklabel.store.database import Database
@@ -15,6 +15,7 @@ from msklabel.store.schema import Base, now
 
 LOST = "LOST"
 """Status of a job whose server ended before it did."""
+TRAIN = "train"
 _OPEN = ("SUBMITTED", "RUNNING")
 _MOST_CHARACTERS = 2000
 
@@ -62,8 +63,9 @@ class Jobs:
         status: str,
         detail: str | None = None,
         server: str | None = None,
+        kept: timedelta | None = None,
     ) -> None:
-        """Record the present state of a job.
+        """Record the present state of a job; a new one takes the place of those of its kind that are old.
 
         Args:
             job_id: As clients know it.
@@ -72,12 +74,18 @@ class Jobs:
             status: As in :class:`JobRow`.
             detail: Its last line.
             server: Which server runs it.
+            kept: Jobs that have ended are forgotten if they began longer ago, but for trainings, which tell what was
+                tried for each version; None keeps all.
         """
         with self._database.write() as session:
             row = session.get(JobRow, job_id)
             if row is None:
-                row = JobRow(id=job_id, kind=kind, request=plain(dict(request)), started=now(), server=server)
+                row = JobRow(id=job_id, kind=kind, request=plain(dict(request)), status=status, started=now())
+                row.server = server
                 session.add(row)
+                if kept is not None and kind != TRAIN:
+                    old = delete(JobRow).where(JobRow.kind == kind, JobRow.started < now() - kept)
+                    session.execute(old.where(JobRow.status.not_in(_OPEN)))
             elif row.status == "SUBMITTED" and status == "RUNNING":
                 row.started = now()
             row.status = status
