@@ -16,6 +16,7 @@ import psutil
 import pytest
 from live import wait_for
 
+from msklabel.errors import UserError
 from msklabel.jobs.child import AppSource, JobError
 from msklabel.jobs.process import AlreadyRunning, JobRunner
 from msklabel.store.presence import Presence
@@ -202,6 +203,33 @@ def test_a_server_hears_which_others_ended_and_whether_it_is_alone(tmp_path: Pat
     fifth.enter(arrive)
     fifth.leave()
     assert heard[3:] == [({second.server, third.server, fourth.server}, True)]
+
+
+def test_no_job_is_started_by_a_server_that_ends(runner: JobRunner, tmp_path: Path) -> None:
+    runner.start("scoring", {}).outcome.exception(30)
+    runner.close()
+    with pytest.raises(UserError, match="the server is ending") as refused:
+        runner.start("train", {"do": "wait"}, enqueue=True)
+    assert refused.value.status == 503
+    assert runner.jobs("train") == [] and not (tmp_path / "started").exists()
+
+
+def test_a_job_that_is_stopped_while_its_disk_is_full_ends_no_other(
+    runner: JobRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        runner.stop("train")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("msklabel.jobs.process.tempfile.TemporaryDirectory", full)
+        stopped = runner.start("train", {"do": "lines"})
+        with pytest.raises(JobError, match="stopped before it started"):
+            stopped.outcome.result(30)
+        wait_for(lambda: runner.running("train") is None)
+        time.sleep(0.2)
+    assert stopped.status == "STOPPED"
+    assert runner.start("train", {"do": "lines"}).outcome.result(30) == {"did": "lines"}
 
 
 def test_nothing_to_stop(runner: JobRunner) -> None:

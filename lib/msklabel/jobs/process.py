@@ -33,6 +33,12 @@ class AlreadyRunning(UserError):
     status = 429
 
 
+class Ending(UserError):
+    """The server ends: what it started now would be cut off."""
+
+    status = 503
+
+
 @dataclass
 class Job:
     """One run of a method of the app.
@@ -110,8 +116,11 @@ class JobRunner:
 
         Raises:
             AlreadyRunning: If one runs or waits and ``enqueue`` is false, or too many wait.
+            Ending: If all were told to stop for good.
         """
         with self._changed:
+            if self._closed:
+                raise Ending(f"no {kind} job is started, as the server is ending")
             if not enqueue and self._active(kind):
                 raise AlreadyRunning(f"a {kind} job is running already; stop it first, or enqueue=true")
             active = [job for job in self._jobs[kind] if job.status in _ACTIVE]
@@ -148,7 +157,7 @@ class JobRunner:
         return job
 
     def close(self) -> None:
-        """Stop everything and wait until it has stopped."""
+        """Stop everything and wait until it has stopped; nothing can be started any more."""
         with self._changed:
             self._closed = True
             active = [job for jobs in self._jobs.values() for job in jobs if job.status in _ACTIVE]
@@ -231,7 +240,9 @@ class JobRunner:
             if error and told not in (job.details[-1] if job.details else ""):
                 job.details.append(told)
         self._keep(job)
-        if error:
+        if job.outcome.done():
+            pass  # stopped before it had a process: who waited for it was told then
+        elif error:
             job.outcome.set_exception(error)
         else:
             job.outcome.set_result(result)
