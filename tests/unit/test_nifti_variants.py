@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from store_samples import scan, store, write
 
 from msklabel.imaging import ImageError
 from msklabel.imaging.read import read_labels, read_scan
@@ -37,9 +38,9 @@ def test_a_compressed_file_whose_name_does_not_say_so_is_told(tmp_path: Path) ->
 
 def test_a_file_that_is_not_compressed_is_read_though_its_name_says_it_was(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(nifti_1())
-    scan = read_scan(tmp_path / "a.nii.gz")
-    np.testing.assert_array_equal(scan.array[0], VOXELS)
-    np.testing.assert_allclose(scan.affine, AFFINE)
+    found = read_scan(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(found.array[0], VOXELS)
+    np.testing.assert_allclose(found.affine, AFFINE)
     (tmp_path / "half.nii.gz").write_bytes(nifti_1()[:-9])
     with pytest.raises(ImageError, match="the file is cut off"):
         read_scan(tmp_path / "half.nii.gz")
@@ -59,6 +60,24 @@ def test_a_header_without_voxels_is_not_read_as_voxels(tmp_path: Path) -> None:
     (tmp_path / "a.hdr").rename(tmp_path / "a.nii")
     with pytest.raises(ImageError, match=r"a\.nii: cannot be read as an image; the file is cut off"):
         read_scan(tmp_path / "a.nii")
+
+
+def test_a_place_that_is_no_number_is_refused_and_passed_over(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOXELS, AFFINE)
+    image.header["srow_x"], image.header["qform_code"] = np.nan, 0
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + VOXELS.tobytes("F"))
+    for reader in (read_scan, read_labels):
+        with pytest.raises(ImageError, match=r"a\.nii: its header does not give a size and a place of its voxels"):
+            reader(tmp_path / "s" / "a.nii")
+    scan(tmp_path / "s" / "b.nii.gz")
+    assert store(tmp_path / "s").take_next(["a", "b"], "anna") == "b"
+
+
+def test_labels_of_no_size_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.nrrd", np.ones((4, 3, 2), np.uint8), spacing_mm=(1e-5, 1e-5, 1e-5))
+    with pytest.raises(ImageError, match=r"a\.nrrd: its header does not give a size"):
+        read_labels(tmp_path / "a.nrrd")
 
 
 def test_complex_voxels_are_refused_in_scans_and_in_labels(tmp_path: Path) -> None:

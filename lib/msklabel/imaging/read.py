@@ -22,7 +22,7 @@ from msklabel.imaging.names import SUFFIXES, plain_name
 from msklabel.imaging.nifti import require_finite, require_whole, why_unread
 from msklabel.imaging.pixel_data import check_pixel_data, lossy_sentence
 from msklabel.imaging.radiograph import is_radiograph, read_radiograph
-from msklabel.imaging.scan import ImageError, LabelMap, Scan
+from msklabel.imaging.scan import ImageError, LabelMap, Scan, is_usable
 
 _FACTS = {
     "0008|0060": "modality",
@@ -214,4 +214,6 @@ def _unpack(image: sitk.Image, path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ImageError(f"{path.name}: the image has no voxels")
     direction = np.asarray(image.GetDirection()).reshape([image.GetDimension()] * 2)[:3, :3]
     affine = from_lps(image.GetOrigin()[:3], image.GetSpacing()[:3], tuple(direction.ravel()))
+    if not is_usable(affine):
+        raise ImageError(f"{path.name}: its header does not give a size and a place of its voxels in numbers; mend it")
     return array, affine

@@ -81,6 +81,11 @@ class LabelMap:
         return [index for index in np.flatnonzero(counts).tolist() if index]
 
 
+def is_usable(affine: Affine) -> bool:
+    """Whether a matrix from voxel index to mm is 4x4, finite and can be inverted."""
+    return affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+
+
 def _check_affine(affine: Affine) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not is_usable(affine):
         raise ValueError("the affine must be a finite, invertible 4x4 matrix")
