@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from msklabel.imaging.checksums import META, require_intact
 from msklabel.imaging.dicom import series_files
 from msklabel.imaging.geometry import Affine, from_lps
 from msklabel.imaging.geometry import spacing_mm as spacing_mm_of
@@ -35,7 +36,6 @@ _FACTS = {
 _THICKNESS = "0018|0050"
 _NIFTI_CODES = ("qform_code", "sform_code")
 _NIFTI = (".nii", ".nii.gz")
-_META = (".mha", ".mhd")
 _NOT_DICOM = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 _LARGEST_MM = 3000.0
 _SMALLEST_VOXEL_MM = 0.01
@@ -154,12 +154,13 @@ def _load(path: Path, files: list[Path], unevenly_scaled: bool = False) -> sitk.
         with _alone(path) as file:
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(file))
-            if path.name != plain_name(path.name) and path.name.lower().endswith(_META):
+            if path.name != plain_name(path.name) and path.name.lower().endswith(META):
                 reader.SetImageIO("MetaImageIO")  # no link: a header may name a file beside it
             _require_room(reader, path.name)
             if path.name.lower().endswith(_NIFTI):
                 require_whole(path)
                 require_finite(path)
+            require_intact(path)
             return reader.Execute()
     except RuntimeError as error:
         if "orthonormal" in str(error):
