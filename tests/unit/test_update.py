@@ -11,6 +11,7 @@ import torch
 from test_learn import RECIPE, make_case
 from test_preprocess import make_system
 
+from msklabel.durable import replace_text
 from msklabel.errors import Conflict, NotFound, UserError
 from msklabel.learn.cases import Case
 from msklabel.learn.evaluate import CaseDice, case_dice
@@ -218,6 +219,27 @@ def test_a_version_that_passed_gets_into_service_after_a_crash_unless_somebody_c
         assert "cut off" in update.versions.history("toy")[-1]["reason"]
         update.versions.roll_back("toy")
         assert update.versions.finish("toy") is None and update.versions.serving("toy") == "0001"
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_version_that_passed_is_in_service_wherever_its_publication_was_cut_off(
+    written: int, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = judged
+    plan = update.plan([case_of(number) for number in range(30)], ORDER)
+    left = iter([replace_text] * written)
+
+    def cut_off(file: Path, text: str) -> None:
+        if (write := next(left, None)) is None:
+            raise KeyboardInterrupt
+        write(file, text)
+
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr("msklabel.learn.versions.replace_text", cut_off)
+        update.store(plan, ORDER, trained(0.3))
+    assert update.versions.finish("toy") == "0002"
+    assert update.versions.serving("toy") == update.versions.history("toy")[-1]["version"] == "0002"
+    assert update.versions.finish("toy") is None
 
 
 def test_a_scan_that_was_learned_from_never_judges_whosever_it_turns_out_to_be(update: Update, tmp_path: Path) -> None:

@@ -183,7 +183,8 @@ class Versions:
         if any(_moment(entry["time"]) > _moment(metrics["time"]) or entry["version"] == names[-1] for entry in history):
             return None
         reason = f"{metrics['reasons'][0]} (its training was cut off before)"
-        return names[-1] if self.replace(system, metrics["replaces"], names[-1], variant, reason) else None
+        before = names[-1] if self.serving(system, variant) == names[-1] else metrics["replaces"]
+        return names[-1] if self.replace(system, before, names[-1], variant, reason) else None
 
     def _publishing(self, system: str) -> FileLock:
         return FileLock(self.root / system / ".publish.lock")
@@ -192,8 +193,8 @@ class Versions:
         folder = self.root / system
         entry = {"time": time.strftime(TIME_FORMAT), "version": name, "reason": reason, "who": who}
         history = [*self.history(system, variant), entry]
+        replace_text(folder / _pointer(variant), f"{name}\n")  # first: no history tells of what was not done
         replace_text(folder / f"{_pointer(variant)}_history.json", to_json(history))
-        replace_text(folder / _pointer(variant), f"{name}\n")
 
     def history(self, system: str, variant: str = "") -> list[dict[str, str]]:
         """What was put in service, oldest first: ``time``, ``version``, ``reason``, ``who``."""
