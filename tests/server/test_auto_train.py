@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from live import SYSTEM, wait_for, write_label, write_studies
 
 from msklabel.app import MskLabelApp
@@ -104,6 +105,15 @@ def test_the_server_trains_by_itself_once_and_remembers_over_a_restart(site: Sit
     site.app.datastore().store.reviews.add(pairs[0].version_id, "accepted", None, "rita")
     accepted = watch(site.app, site.jobs).look(now_s + 10_000)
     assert accepted is not None and accepted.request["reason"].startswith("1 new label(s), the first 1")
+
+
+def test_it_does_not_begin_what_another_process_trains(site: Site) -> None:
+    now_s = time.time()
+    auto = watch(site.app, site.jobs)
+    with FileLock(site.studies / ".msklabel" / "models" / SYSTEM / ".training.lock"):
+        assert auto.look(now_s) is None
+    job = auto.look(now_s)
+    assert job is not None and site.jobs.jobs("train") == [job]
 
 
 def _labels(site: Site) -> Any:

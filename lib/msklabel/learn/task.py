@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from numpy.typing import NDArray
@@ -139,9 +139,8 @@ class SystemTrainTask(TrainTask):
             Conflict: If another process trains this system.
             UserError: If nothing is labelled yet, an option is wrong, or the training fails.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.home / ".training.lock", timeout=0):
+            with self.update.versions.training(self.system.name):
                 return self._train(request)
         except Timeout:
             raise Conflict(f"{self.system.name} is being trained by another process already") from None

@@ -30,6 +30,7 @@ from msklabel.system import System
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 _BUILDING = ".building-"
+_LOOKED_AT_S = 0.3  # longer than anybody looks at a lock
 _POINTER = "serving"
 
 
@@ -185,6 +186,12 @@ class Versions:
         reason = f"{metrics['reasons'][0]} (its training was cut off before)"
         before = names[-1] if self.serving(system, variant) == names[-1] else metrics["replaces"]
         return names[-1] if self.replace(system, before, names[-1], variant, reason) else None
+
+    def training(self, system: str) -> FileLock:
+        """The lock that a process holds while it trains a system; who looks whether one does has it for an instant."""
+        folder = self.root / system
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / ".training.lock", timeout=_LOOKED_AT_S)
 
     def _publishing(self, system: str) -> FileLock:
         return FileLock(self.root / system / ".publish.lock")

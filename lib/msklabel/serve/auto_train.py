@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
+
 from msklabel.errors import UserError
 from msklabel.jobs.process import Job, JobRunner
 from msklabel.learn.policy import Policy, due, parse_policy
@@ -27,6 +29,7 @@ class AutoTrain:
         labels: For a system each label that counts, by its key, and when it was stored (s since 1970).
         considered: For a system the labels that its newest version was made from.
         jobs: Runs trainings.
+        elsewhere: Whether another process trains a system: the next look finds what is due then.
     """
 
     def __init__(
@@ -35,11 +38,13 @@ class AutoTrain:
         labels: Callable[[str], Mapping[str, float]],
         considered: Callable[[str], set[str]],
         jobs: JobRunner,
+        elsewhere: Callable[[str], bool] = lambda system: False,
     ) -> None:
         self._policies = policies
         self._labels = labels
         self._considered = considered
         self._jobs = jobs
+        self._elsewhere = elsewhere
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="auto-train", daemon=True)
         self._started: dict[str, tuple[Job, set[str]]] = {}
@@ -59,7 +64,7 @@ class AutoTrain:
         for system, policy in self._policies.items():
             labels = self._labels(system)
             reason = due(labels, self._considered(system), self._tried(system), now_s, policy)
-            if reason:
+            if reason and not self._elsewhere(system):
                 logger.info("%s: training by itself: %s", system, reason)
                 job = self._jobs.start("train", {"model": system, "resume": True, "reason": reason}, enqueue=True)
                 self._started[system] = job, set(labels)
@@ -103,4 +108,11 @@ def watch(app: MskLabelApp, jobs: JobRunner) -> AutoTrain:
         accepted = {key_of(p) for p in store.training_pairs(system) if p.state == "accepted"} if held else set()
         return app.versions.considered(system) - (held & accepted)
 
-    return AutoTrain(policies, labels, considered, jobs)
+    def elsewhere(system: str) -> bool:
+        try:
+            with app.versions.training(system):
+                return False
+        except Timeout:
+            return True
+
+    return AutoTrain(policies, labels, considered, jobs, elsewhere)
