@@ -51,6 +51,21 @@ def test_reviews_are_a_history_and_the_newest_is_the_state(data: MskDatastore) -
     assert [line.who for line in data.store.audit("review")] == ["rita", "rudi"]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_one_image_is_finished_just_as_among_all(data: MskDatastore, whole: bool) -> None:
+    labels, known = data.store.labels, (TISSUES.name, ABDUCTORS.name)
+    submit(data, blocks(1), "a", "ben")
+    data.store.reviews.add(submit(data, blocks(1), "b", "ann"), "rejected", "too thick")
+    submit(data, blocks(1), "b", "ben", ABDUCTORS.name)
+    for systems in (None, (), known[:1], known[1:], known, ("nope",)):
+        for tag in ("final", "original"):
+            done = labels.finished(tag, systems, whole)
+            assert {image for image in ("a", "b") if labels.is_finished(image, tag, systems, whole)} == done
+    assert labels.finished("final", known[1:]) == {"b"} and labels.finished("final") == {"a"}
+    assert labels.to_mend("ann", "final") == {"b"}
+    assert labels.to_mend("ben", "final") == labels.to_mend("Ann", "final") == labels.to_mend("ann", "x") == set()
+
+
 def test_training_gets_no_rejected_label_but_the_one_before(data: MskDatastore) -> None:
     first, second = submit(data, blocks(1)), submit(data, blocks(2))
     data.store.reviews.add(first, "accepted")
