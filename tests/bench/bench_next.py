@@ -92,7 +92,7 @@ def main() -> None:
 @contextmanager
 def busy_cores(wanted: bool) -> Iterator[None]:
     """Have all cores compute at the priority of a training."""
-    command = ["nice", "-n", "10", sys.executable, "-c", _COMPUTE]
+    command = ["nice", "-n", "15", sys.executable, "-c", _COMPUTE]
     running = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1) if wanted]
     try:
         yield

@@ -263,6 +263,19 @@ def test_half_precision_must_save_more(seconds: float, expected: str, monkeypatc
     assert found["backend"] == expected
 
 
+@pytest.mark.parametrize(("error", "told"), [(UserError("no units for it"), []), (RuntimeError("broken"), ["WARNING"])])
+def test_what_the_processor_lacks_is_no_reason_to_warn(
+    error: Exception, told: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(network: nn.Module, site: Site):
+        raise error
+
+    monkeypatch.setattr(trial, "BACKENDS", {"eager": BACKENDS["eager"], "half": refused})
+    network = build_network(make_system()).eval()
+    assert trial.try_backends(make_system(), network, CPU, ["half"])["backend"] == "eager"
+    assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == told
+
+
 def test_ties_are_for_rounding_to_decide() -> None:
     expected = torch.zeros(1, 2, 4)  # (B, classes, voxels)
     expected[0, 1] = torch.tensor([0.01, 0.5, -1, -1])

@@ -18,7 +18,7 @@ import time
 from typing import IO, Any
 
 METHODS = ("train", "scoring", "batch_infer", "background", "quantities")
-_NICER = 10
+_NICER = 15  # less than an inference, which is nicer than what answers requests
 _ORPHAN_GRACE_S = 20.0
 logger = logging.getLogger("msklabel.jobs")
 

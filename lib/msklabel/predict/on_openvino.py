@@ -143,7 +143,7 @@ def compile_model(model: ov.Model | Path, precision: str = "f32") -> OpenVinoFor
     """
     core = ov.Core()
     if _CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UserError(f"this machine's processor does not compute in {precision}; use another backend")
+        raise UserError(f"this machine's processor does not compute in {precision}; use auto, or another backend")
     model = core.read_model(model) if isinstance(model, Path) else model.clone()
     steps = ov.preprocess.PrePostProcessor(model)
     steps.output(0).model().set_layout(ov.Layout("NC..."))

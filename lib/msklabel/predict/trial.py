@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from msklabel.errors import UserError
 from msklabel.networks import Weights, loaded_network
 from msklabel.predict.backends import BACKENDS, OPENVINO_PRECISIONS, Forward, Site
 from msklabel.predict.progress import report
@@ -68,6 +69,9 @@ def try_backends(
         try:
             forward = _built(name, network, site, kept)
             taken, scores = _run(forward, window, timed)
+        except UserError as error:  # the processor lacks what it takes, which is nobody's fault
+            logger.info("backend %s is not tried: %s", name, error)
+            continue
         except (RuntimeError, ImportError, ValueError) as error:
             logger.warning("backend %s cannot run the network of %s: %s", name, system.name, error)
             continue
